@@ -232,7 +232,7 @@ impl Session {
             Phase::Receiving => {
                 self.has_data |= kind != HERALD;
                 match kind {
-                    HERALD => self.repeat_ack(seqno, context),
+                    HERALD => self.repeat_ack(header, context),
                     VMCORE => self.payload(DumpFile::Vmcore, header, payload, context),
                     EKCD_KEY => self.payload(DumpFile::Key, header, payload, context),
                     KDH => self.dump_header(seqno, &payload, context),
@@ -246,13 +246,13 @@ impl Session {
             }
             Phase::Draining { .. } | Phase::Finishing { .. } => match kind {
                 FINISHED => self.stats.duplicates += 1,
-                _ => self.repeat_ack(seqno, context),
+                _ => self.repeat_ack(header, context),
             },
             Phase::Ended { finished, failed, .. } => match kind {
                 FINISHED if finished == Some(seqno) => self.duplicate(seqno, context),
                 FINISHED => self.stats.refused += 1,
                 HERALD if failed => {}
-                _ => self.repeat_ack(seqno, context),
+                _ => self.repeat_ack(header, context),
             },
         }
     }
@@ -456,8 +456,15 @@ impl Session {
     }
 
     /// Acks what has been acked before, and nothing else.
-    fn repeat_ack(&mut self, seqno: u32, context: &mut Context<'_>) {
-        if self.seqnos.contains(seqno) && self.unacked_finish != Some(seqno) {
+    fn repeat_ack(&mut self, header: &MessageHeader, context: &mut Context<'_>) {
+        let (seqno, start) = (header.seqno.get(), header.offset.get());
+        let range = start..start.saturating_add(u64::from(header.len.get()));
+        let is_stored = match header.kind.get() {
+            VMCORE => self.vmcore.contains(&range),
+            EKCD_KEY => self.key.contains(&range),
+            _ => true,
+        };
+        if is_stored && self.seqnos.contains(seqno) && self.unacked_finish != Some(seqno) {
             self.duplicate(seqno, context);
         } else {
             self.stats.refused += 1;

@@ -26,9 +26,9 @@ pub(crate) struct Args {
     #[arg(short = 'a', value_name = "ADDR", default_value_t = Ipv4Addr::UNSPECIFIED.into())]
     address: IpAddr,
 
-    /// Stay in the foreground, log to standard error
+    /// Stay in the foreground, log to standard error; implied by --json and --once
     #[arg(short = 'D')]
-    pub(crate) foreground: bool,
+    foreground: bool,
 
     /// Dump directory; nothing outside of it is written
     #[arg(short = 'd', value_name = "DIR", default_value = "/var/crash")]
@@ -80,6 +80,11 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// Whether this process is to serve by itself, under whoever started it.
+    pub(crate) fn in_foreground(&self) -> bool {
+        self.foreground || self.json || self.once
+    }
+
     /// What the server is to do; paths are absolute.
     pub(crate) fn server_config(&self) -> Result<ServerConfig> {
         let dir = self.dir.canonicalize().with_context(|| {

@@ -26,7 +26,7 @@ const NO_DUMP: u8 = 5;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let result = match args.foreground || args.daemon_child {
+    let result = match args.in_foreground() || args.daemon_child {
         true => serve(&args),
         false => daemon::start(),
     };
@@ -59,6 +59,8 @@ fn serve(args: &Args) -> Result<ExitCode> {
 
     tracing::info!("listening on {}", server.local_addr());
     if args.daemon_child {
+        // All paths are absolute by now; a daemon keeps no directory busy.
+        std::env::set_current_dir("/")?;
         daemon::announce()?;
     }
     let verdict = server.run(&mut *observer).context("cannot go on")?;
