@@ -250,6 +250,27 @@ fn bad_input_is_named() {
     }
 }
 
+/// What the name of the loopback address is, if any, is this machine's affair.
+#[test]
+fn a_lookup_does_not_stand_in_the_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = Daemon::start(dir.path(), &["--resolve"]);
+    let mut client = StockClient::new("127.0.0.1");
+    client.herald(daemon.address, b"");
+    let session = daemon.event("session");
+    client.dump(&pattern(5000));
+    client.finish();
+    let finished = daemon.event("finished");
+    assert_eq!(
+        (&finished["result"], &finished["vmcore"]),
+        (&"complete".into(), &session["vmcore"])
+    );
+    let host = session["host"].as_str().unwrap();
+    let vmcore = Path::new(finished["vmcore"].as_str().unwrap());
+    assert_eq!(vmcore.file_name().unwrap().to_str().unwrap(), format!("vmcore.{host}.0"));
+    assert!(host == "127.0.0.1" || !host.contains('.'), "{host}");
+}
+
 #[test]
 fn it_becomes_a_daemon() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -102,7 +102,7 @@ impl Args {
                 time_zone: jiff::tz::TimeZone::system(),
             },
             limits,
-            script: self.script.as_ref().map(script).transpose()?,
+            script: self.script.as_deref().map(script).transpose()?,
             script_limit: Duration::from_secs(self.script_limit.into()),
             resolve: self.resolve,
             once: self.once,
@@ -116,7 +116,7 @@ impl Args {
     }
 }
 
-fn script(path: &PathBuf) -> Result<PathBuf> {
+fn script(path: &Path) -> Result<PathBuf> {
     let shown = path.display();
     let found =
         path.canonicalize().with_context(|| format!("cannot use the script {shown} (-i)"))?;
