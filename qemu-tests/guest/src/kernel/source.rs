@@ -1,0 +1,1 @@
+//! The image: all RAM of the memory map, at its physical address.
