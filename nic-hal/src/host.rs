@@ -1,8 +1,7 @@
-//! Heap memory that a driver under test and a fake device share. Not for the crash path.
-
+//! Memory that a driver under test and a fake device share. Not for the crash path.
 #![allow(clippy::expect_used)]
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::ptr::NonNull;
 
 use debugnet_core::addr::DeviceAddr;
@@ -12,56 +11,58 @@ use crate::registers::BadAccess;
 
 /// A block of zeroed heap memory with a device address of the test's choice.
 ///
-/// The driver gets it as a [`DmaRegion`]; the fake device keeps a
-/// [`DmaRegion`] of its own over the same bytes and so sees what the driver
-/// writes, as a bus master would. All accesses on both sides are volatile and
-/// go through raw pointers.
+/// The driver gets it as a [`DmaRegion`]; the fake device reads and writes the
+/// same bytes as a bus master would. All accesses on both sides are volatile
+/// and go through one raw pointer. The block is never freed, so that a region
+/// cannot outlive it; a fuzz target keeps one and [zeroes](Self::zero) it.
+///
+/// For one thread: a driver and its fake device race if they are on two.
 #[derive(Debug)]
 pub struct HostMemory {
     base: NonNull<u8>,
-    layout: Layout,
+    len: usize,
     device: DeviceAddr,
 }
 
 impl HostMemory {
-    /// `len` zeroed bytes (at least one) that devices find at `device`.
+    /// `len` zeroed bytes that devices find at `device`, a multiple of 16.
     ///
     /// # Panics
-    /// If the heap has no such block.
+    /// If the heap has no such block, or `device` is no such address.
     #[allow(unsafe_code)]
-    pub fn new(len: usize, device: DeviceAddr) -> Self {
+    pub fn leak(len: usize, device: DeviceAddr) -> &'static Self {
         let layout = Layout::from_size_align(len.max(1), 4096).expect("a sane length");
         // SAFETY: the layout's size is not zero.
         let base = unsafe { alloc_zeroed(layout) };
         let base = NonNull::new(base).unwrap_or_else(|| handle_alloc_error(layout));
-        Self { base, layout, device }
+        let memory = Self { base, len, device };
+        assert_eq!(memory.view().len(), len);
+        Box::leak(Box::new(memory))
     }
 
     /// Length in bytes.
-    pub fn len(&self) -> usize {
-        self.layout.size()
+    pub const fn len(&self) -> usize {
+        self.len
     }
 
-    /// Never: a block has at least one byte.
-    pub fn is_empty(&self) -> bool {
-        false
+    /// Whether it holds no byte.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     /// The device's address of the first byte.
-    pub fn device_addr(&self) -> DeviceAddr {
+    pub const fn device_addr(&self) -> DeviceAddr {
         self.device
     }
 
-    /// Another handle on all of the memory, for a driver or for a fake device.
-    ///
-    /// # Safety
-    /// The block outlives the region. Regions of one block are used by one
-    /// thread only (here two of them alias on purpose: a CPU and its device).
-    #[allow(unsafe_code)]
-    pub unsafe fn region(&self) -> DmaRegion {
-        // SAFETY: the block is ours until it drops, which the caller keeps off;
-        // every access to it is volatile through the same raw pointer.
-        unsafe { DmaRegion::new(self.base, self.len(), self.device) }.expect("does not wrap")
+    /// A handle on all of the memory, for the driver under test.
+    pub fn region(&'static self) -> DmaRegion {
+        self.view()
+    }
+
+    /// Zeroes all of it.
+    pub fn zero(&self) {
+        self.view().zero(0, self.len).expect("inside");
     }
 
     /// Copies bytes out, as a device would that finds them at `address`.
@@ -80,24 +81,16 @@ impl HostMemory {
         self.view().write_bytes(self.offset_of(address), bytes)
     }
 
-    /// A region for the length of one access.
+    /// Another handle: CPU and device alias on purpose.
     #[allow(unsafe_code)]
     fn view(&self) -> DmaRegion {
-        // SAFETY: used and dropped within one method of `self`, which keeps the block alive.
-        unsafe { self.region() }
+        // SAFETY: the block is never freed, and nothing but regions like this one
+        // touches it, through the same pointer and with volatile accesses. Its
+        // device address leads nowhere but to fakes.
+        unsafe { DmaRegion::new(self.base, self.len, self.device) }.expect("a possible address")
     }
 
     fn offset_of(&self, address: u64) -> usize {
-        let distance = address.wrapping_sub(self.device.0);
-        usize::try_from(distance).unwrap_or(usize::MAX)
-    }
-}
-
-impl Drop for HostMemory {
-    #[allow(unsafe_code)]
-    fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout; regions over it are gone (the
-        // promise of `region`).
-        unsafe { dealloc(self.base.as_ptr(), self.layout) };
+        usize::try_from(address.wrapping_sub(self.device.0)).unwrap_or(usize::MAX)
     }
 }
