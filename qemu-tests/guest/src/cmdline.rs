@@ -1,16 +1,17 @@
 //! The kernel's command line: `key=value` words, separated by blanks.
 //!
-//! `README.md` lists the keys for users. A word that is not understood stops
+//! Some keys are the kernel's own, the others are the dump's and go to
+//! [`Config`] as they are. `README.md` lists the keys for users. A word that is not understood stops
 //! the boot: a test that thinks it asked for something must not run without it.
 
-use core::fmt;
-use core::net::{IpAddr, Ipv4Addr};
-use core::str::FromStr;
+use core::fmt::{self, Write};
+use core::net::Ipv4Addr;
 
+use debugnet_core::{Config, ConfigError};
 use heapless::String;
 
-/// Longest herald path in bytes.
-pub const PATH_MAX: usize = 255;
+/// Longest text of the dump's own words in bytes.
+const DUMP_TEXT_MAX: usize = 1024;
 /// Fewest window slots.
 pub const SLOTS_MIN: usize = 16;
 /// Most window slots: what the volatile section has room for.
@@ -23,17 +24,11 @@ pub struct Options {
     pub nic: NicChoice,
     /// `crash=`: how to die. Default `null`.
     pub crash: Death,
-    /// `mtu=`: IP MTU in bytes; default what the NIC says.
-    pub mtu: Option<u16>,
-    /// `server=`: where the dump goes. Default `10.0.2.2`.
-    pub server: IpAddr,
+    /// `server=`: where the dump goes, and whom the live kernel asks for. Default `10.0.2.2`.
+    pub server: Ipv4Addr,
     /// `client=`: our own address. Default `10.0.2.15`.
-    pub client: IpAddr,
-    /// `gateway=`: next hop if the server does not answer ARP. Default none.
-    pub gateway: Option<IpAddr>,
-    /// `path=`: directory asked for in the herald. Default empty.
-    pub path: String<PATH_MAX>,
-    /// `slots=`: window slots, a power of two. Default 64.
+    pub client: Ipv4Addr,
+    /// `slots=`: window slots, a power of two. Default 1024.
     pub slots: usize,
     /// `nested=`: fault again at this observer event of the dump, from 1. Default never.
     pub nested: Option<u32>,
@@ -43,23 +38,37 @@ pub struct Options {
     pub fill_mib: Option<u64>,
     /// `exit=1`: leave QEMU after the outcome instead of stopping with the machine intact.
     pub exit: bool,
+    /// The words of [`DUMP_KEYS`], as given.
+    dump: String<DUMP_TEXT_MAX>,
 }
+
+/// Keys that mean to the dump what they mean in [`Config::parse`].
+const DUMP_KEYS: &[&str] = &[
+    "gateway",
+    "path",
+    "mtu",
+    "payload",
+    "deadline",
+    "no-progress",
+    "link-wait",
+    "max-transmissions",
+    "strict",
+    "zeros",
+];
 
 impl Default for Options {
     fn default() -> Self {
         Self {
             nic: NicChoice::Auto,
             crash: Death::Null,
-            mtu: None,
-            server: IpAddr::V4(Ipv4Addr::new(10, 0, 2, 2)),
-            client: IpAddr::V4(Ipv4Addr::new(10, 0, 2, 15)),
-            gateway: None,
-            path: String::new(),
-            slots: 64,
+            server: Ipv4Addr::new(10, 0, 2, 2),
+            client: Ipv4Addr::new(10, 0, 2, 15),
+            slots: SLOTS_MAX,
             nested: None,
             seed: 1,
             fill_mib: None,
             exit: false,
+            dump: String::new(),
         }
     }
 }
@@ -71,10 +80,13 @@ pub enum NicChoice {
     Auto,
     /// The first virtio network function on the PCI bus.
     VirtioNetPci,
+    /// None: for a look at a machine without a network. The dump fails.
+    None,
 }
 
 impl NicChoice {
-    const NAMES: &[(&str, Self)] = &[("auto", Self::Auto), ("virtio-net-pci", Self::VirtioNetPci)];
+    const NAMES: &[(&str, Self)] =
+        &[("auto", Self::Auto), ("virtio-net-pci", Self::VirtioNetPci), ("none", Self::None)];
 }
 
 /// A way of dying.
@@ -159,24 +171,20 @@ impl Options {
         let bad = |expected| ParseError::BadValue { key, value, expected };
         match key {
             "nic" => {
-                self.nic = named(NicChoice::NAMES, value).ok_or(bad("auto or virtio-net-pci"))?;
+                self.nic =
+                    named(NicChoice::NAMES, value).ok_or(bad("auto, virtio-net-pci or none"))?;
             }
             "crash" => {
-                self.crash = named(Death::NAMES, value)
-                    .ok_or(bad("null, panic, stack or driver-lock"))?;
+                self.crash =
+                    named(Death::NAMES, value).ok_or(bad("null, panic, stack or driver-lock"))?;
             }
-            "mtu" => {
-                let mtu = number(value, 576, u64::from(u16::MAX));
-                self.mtu = Some(mtu.ok_or(bad("576 to 65535"))? as u16);
-            }
-            "server" => self.server = address(value).ok_or(bad("an IP address"))?,
-            "client" => self.client = address(value).ok_or(bad("an IP address"))?,
-            "gateway" => self.gateway = Some(address(value).ok_or(bad("an IP address"))?),
-            "path" => self.path = String::from_str(value).map_err(|_| bad("at most 255 bytes"))?,
+            "server" => self.server = value.parse().map_err(|_| bad("an IPv4 address"))?,
+            "client" => self.client = value.parse().map_err(|_| bad("an IPv4 address"))?,
             "slots" => {
                 self.slots = number(value, SLOTS_MIN as u64, SLOTS_MAX as u64)
                     .filter(|slots| slots.is_power_of_two())
-                    .ok_or(bad("a power of two from 16 to 1024"))? as usize;
+                    .ok_or(bad("a power of two from 16 to 1024"))?
+                    as usize;
             }
             "nested" => {
                 let event = number(value, 1, u64::from(u32::MAX));
@@ -193,18 +201,30 @@ impl Options {
                     _ => return Err(bad("0 or 1")),
                 }
             }
+            _ if DUMP_KEYS.contains(&key) => {
+                write!(self.dump, " {key}={value}").map_err(|_| bad("a shorter command line"))?;
+            }
             _ => return Err(ParseError::UnknownKey(key)),
         }
         Ok(())
     }
 }
 
-fn named<T: Copy>(names: &[(&str, T)], value: &str) -> Option<T> {
-    names.iter().find(|(name, _)| *name == value).map(|(_, named)| *named)
+impl Options {
+    /// The configuration of the dump: one target, and the words that are the dump's own.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if one of these does not mean anything to the dump.
+    pub fn config(&self) -> Result<Config, ConfigError> {
+        let mut text: String<{ DUMP_TEXT_MAX + 64 }> = String::new();
+        // Two addresses take less than the 64 bytes set aside for them.
+        let _ = write!(text, "server={} client={}{}", self.server, self.client, self.dump);
+        Config::parse(&text)
+    }
 }
 
-fn address(value: &str) -> Option<IpAddr> {
-    value.parse().ok()
+fn named<T: Copy>(names: &[(&str, T)], value: &str) -> Option<T> {
+    names.iter().find(|(name, _)| *name == value).map(|(_, named)| *named)
 }
 
 /// A decimal or `0x` hexadecimal number in a range.
@@ -230,24 +250,52 @@ mod tests {
     fn every_key_is_understood() {
         let options = Options::parse(
             "nic=virtio-net-pci crash=driver-lock mtu=4148 server=192.0.2.1 client=192.0.2.7 \
-             gateway=192.0.2.254 path=var/crash slots=256 nested=7 seed=0x10 fill=48 exit=1",
+             gateway=192.0.2.254 path=var/crash slots=256 nested=7 seed=0x10 fill=48 exit=1 \
+             payload=4000 deadline=60 no-progress=2 link-wait=3 max-transmissions=9 strict=yes \
+             zeros=send",
         )
         .unwrap();
         let expected = Options {
             nic: NicChoice::VirtioNetPci,
             crash: Death::DriverLock,
-            mtu: Some(4148),
             server: "192.0.2.1".parse().unwrap(),
             client: "192.0.2.7".parse().unwrap(),
-            gateway: Some("192.0.2.254".parse().unwrap()),
-            path: "var/crash".parse().unwrap(),
             slots: 256,
             nested: Some(7),
             seed: 16,
             fill_mib: Some(48),
             exit: true,
+            dump: options.dump.clone(),
         };
         assert_eq!(options, expected);
+
+        let config = options.config().unwrap();
+        assert_eq!(config.targets.len(), 1);
+        let target = &config.targets[0];
+        assert_eq!(target.server, options.server);
+        assert_eq!(target.client, Some(options.client.into()));
+        assert_eq!(target.gateway, Some("192.0.2.254".parse().unwrap()));
+        assert_eq!(
+            (config.path.as_str(), config.mtu, config.max_payload),
+            ("var/crash", 4148, 4000)
+        );
+        assert_eq!((config.deadline_us, config.no_progress_us), (60_000_000, 2_000_000));
+        assert_eq!((config.link_wait_us, config.max_transmissions), (3_000_000, Some(9)));
+        assert!(config.strict && !config.elide_zeros);
+    }
+
+    #[test]
+    fn the_defaults_make_a_configuration() {
+        let config = Options::default().config().unwrap();
+        assert_eq!(config.targets[0].server.to_string(), "10.0.2.2");
+        assert_eq!(config.mtu, 1500);
+    }
+
+    #[test]
+    fn what_the_dump_does_not_understand_is_its_error() {
+        for line in ["mtu=lots", "gateway=10.0", "strict=perhaps", "mtu=300"] {
+            assert!(Options::parse(line).unwrap().config().is_err(), "{line}");
+        }
     }
 
     #[test]
@@ -267,8 +315,6 @@ mod tests {
         for (key, line) in [
             ("nic", "nic=ne2k"),
             ("crash", "crash="),
-            ("mtu", "mtu=575"),
-            ("mtu", "mtu=65536"),
             ("server", "server=10.0.2"),
             ("slots", "slots=48"),
             ("slots", "slots=2048"),
@@ -282,7 +328,7 @@ mod tests {
                 "{line}: {refused}"
             );
         }
-        let long = format!("path={}", "x".repeat(256));
+        let long = format!("path={}", "x".repeat(DUMP_TEXT_MAX));
         assert!(matches!(Options::parse(&long), Err(ParseError::BadValue { key: "path", .. })));
     }
 }

@@ -73,12 +73,11 @@ pub fn without(ranges: &Ranges, hole: PhysRange) -> Result<Ranges, TooManyRanges
 /// [`TooManyRanges`] as [`without`].
 pub fn pieces(ram: &Ranges, volatile: PhysRange) -> Result<Vec<Piece, RANGES_MAX>, TooManyRanges> {
     let frozen = without(ram, volatile)?.into_iter().map(|range| Piece { range, volatile: false });
-    let inside = ram.iter().map(|run| {
-        between(run.start().max(volatile.start()), run.end().min(volatile.end()))
-    });
-    let inside = inside
-        .filter(|range| !range.is_empty())
-        .map(|range| Piece { range, volatile: true });
+    let inside = ram
+        .iter()
+        .map(|run| between(run.start().max(volatile.start()), run.end().min(volatile.end())));
+    let inside =
+        inside.filter(|range| !range.is_empty()).map(|range| Piece { range, volatile: true });
     let mut pieces = Vec::new();
     for piece in frozen.chain(inside) {
         pieces.push(piece).map_err(|_| TooManyRanges)?;

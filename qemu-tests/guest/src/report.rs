@@ -63,6 +63,14 @@ pub struct Outcome<'a> {
     pub acked_bytes: u64,
     /// Image bytes sent, first transmissions only.
     pub sent_bytes: u64,
+    /// Image bytes left out because they are zero.
+    pub zero_bytes: u64,
+    /// Image bytes that are missing at the server, as far as the guest knows.
+    pub hole_bytes: u64,
+    /// Image bytes left out for another reason.
+    pub not_sent_bytes: u64,
+    /// Messages, HERALD to FINISHED.
+    pub messages: u64,
     /// Messages handed to the NIC, retransmissions included.
     pub transmissions: u64,
     /// Retransmissions.
@@ -71,6 +79,14 @@ pub struct Outcome<'a> {
     pub bytes_read: u64,
     /// Image bytes that the CPU copied.
     pub bytes_copied: u64,
+    /// Most cells in use at once.
+    pub cells_high_water: u64,
+    /// Microseconds from take-over to the end.
+    pub elapsed_us: u64,
+    /// Microseconds from the first data sent to the last data acknowledged.
+    pub data_us: u64,
+    /// Whether the NIC confirmed that it is quiet.
+    pub nic_stopped: bool,
     /// What the dump was doing last.
     pub stage: &'a str,
     /// The first error, empty if there was none.

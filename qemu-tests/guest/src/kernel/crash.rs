@@ -1,53 +1,268 @@
 //! Death's door: from the fault handler to the last line on the console.
+//!
+//! Whatever is written from here on lies in the volatile section; the rest of
+//! memory is evidence.
 
 use core::fmt::Write;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use guest::cmdline::Options;
-use guest::report::{Crash, Outcome};
+use debugnet_core::dump::{Failure, Outcome};
+use debugnet_core::nic::Nic;
+use debugnet_core::observer::Event;
+use debugnet_core::progress::{Progress, Stage};
+use debugnet_core::time::Instant;
+use debugnet_core::{Armed, DumpInfo, Io, Observer, Verdict, arm as arm_dump};
+use guest::cmdline::{Death, Options};
+use guest::report;
 use heapless::String;
+use nic_hal::{CrashCell, Entry, Identity};
+use nic_virtio::VirtioNet;
 
-use super::arch::{self, Machine, Registers};
-use super::{panic, report, say};
+use super::arch::{self, Machine, Registers, TscClock};
+use super::live::{Function, Transport};
+use super::source::RamSource;
+use super::{panic, report, say, volatile};
+
+/// What the dump needs, set aside at boot.
+struct Kit {
+    armed: Armed<'static>,
+    nic: Option<VirtioNet<Transport, Identity>>,
+    clock: TscClock,
+    source: RamSource,
+    how: Death,
+    nested: Option<u32>,
+    exit: bool,
+    /// The CPU at the death, for whoever looks at the volatile section.
+    registers: Option<Registers>,
+}
+
+#[unsafe(link_section = ".volatile")]
+static KIT: CrashCell<Kit> = CrashCell::new();
 
 /// How many faults there have been.
 #[unsafe(link_section = ".volatile")]
 static FAULTS: AtomicU32 = AtomicU32::new(0);
+
+/// RAM in the image, for a nested fault to report.
+#[unsafe(link_section = ".volatile")]
+static DUMP_BYTES: AtomicU64 = AtomicU64::new(0);
 
 /// Whether a fault has happened: from then on only the volatile section may be written.
 pub(super) fn has_begun() -> bool {
     FAULTS.load(Ordering::Relaxed) != 0
 }
 
-pub(super) fn arm(_: &Machine, _: &Options, _: ()) -> Result<(), &'static str> {
-    Ok(())
+/// Makes everything ready for the crash. Touches no device.
+///
+/// # Errors
+/// Text that says what does not fit.
+pub(super) fn arm(
+    machine: &mut Machine,
+    options: &Options,
+    function: Option<Function>,
+) -> Result<(), String<128>> {
+    let text = |error: core::fmt::Arguments<'_>| {
+        let mut text = String::new();
+        let _ = text.write_fmt(error);
+        text
+    };
+    let config = options.config().map_err(|error| text(format_args!("{error}")))?;
+    let memory = volatile::dump_memory(options.slots);
+    let memory = memory.ok_or_else(|| text(format_args!("the memory was taken before")))?;
+    let armed = arm_dump(config, memory).map_err(|error| text(format_args!("{error}")))?;
+    let nic = match function {
+        None => None,
+        Some(function) => {
+            let memory = volatile::nic_memory();
+            let memory = memory.ok_or_else(|| text(format_args!("the rings were taken before")))?;
+            let nic = function
+                .transport(machine)
+                .and_then(|transport| VirtioNet::new(transport, memory, Identity::new()));
+            Some(nic.map_err(|error| text(format_args!("{error:?}")))?)
+        }
+    };
+    let source = RamSource::new(&machine.ram, arch::volatile_section());
+    let kit = Kit {
+        armed,
+        nic,
+        clock: arch::tsc_clock(machine.tsc_hz),
+        source: source.map_err(|_| text(format_args!("too many runs of RAM")))?,
+        how: options.crash,
+        nested: options.nested,
+        exit: options.exit,
+        registers: None,
+    };
+    DUMP_BYTES.store(machine.ram.iter().map(|run| run.len()).sum(), Ordering::Relaxed);
+    KIT.put(kit).map_err(|_| text(format_args!("armed before")))
 }
 
 /// Where every fault ends. Called by the arch layer on an interrupt stack.
 pub(super) fn on_fault(registers: &Registers) -> ! {
+    /// The CPU that this guest has.
+    const CPU: u32 = 0;
+    /// The death, a fault in the dump, and one in the report about that.
+    const FAULTS_MAX: u32 = 2;
     // One CPU: a plain count is exact.
-    let faults = FAULTS.load(Ordering::Relaxed) + 1;
+    let faults = FAULTS.load(Ordering::Relaxed).saturating_add(1);
     FAULTS.store(faults, Ordering::Relaxed);
-    match faults {
-        1 => first(registers),
-        _ => arch::exit(false),
+    if faults > FAULTS_MAX {
+        arch::exit(false);
+    }
+    match KIT.enter(CPU) {
+        Entry::First { value, progress } => die(value, progress, registers),
+        Entry::Nested(progress) => die_again(progress, registers),
+        Entry::Empty => die_unarmed(registers),
+        Entry::OtherCpu => arch::stop(),
     }
 }
-fn first(registers: &Registers) -> ! {
+
+/// The first fault: dumps.
+fn die(kit: &'static mut Kit, progress: &'static Progress, registers: &Registers) -> ! {
+    kit.registers = Some(*registers);
     let mut words = [0; panic::MESSAGE_MAX];
-    let words = panic::last_words(&mut words);
-    report(&Crash {
-        how: "?",
+    let message = cause(panic::last_words(&mut words), registers);
+    announce(kit.how.name(), message, registers);
+
+    let info = DumpInfo {
+        architecture: "amd64",
+        architecture_version: 2,
+        hostname: "guest",
+        version: concat!("debugnet-rs guest ", env!("CARGO_PKG_VERSION"), "\n"),
+        panic: message,
+        time_s: 0,
+        key: &[],
+    };
+    let mut observer = Narrator { events: 0, nested: kit.nested };
+    let mut io = Io {
+        clock: &mut kit.clock,
+        source: &mut kit.source,
+        transform: None,
+        info: &info,
+        observer: &mut observer,
+        progress,
+    };
+    let outcome = match &mut kit.nic {
+        Some(nic) => kit.armed.dump(&mut [nic as &mut dyn Nic], &mut io),
+        None => kit.armed.dump(&mut [], &mut io),
+    };
+    tell(&outcome);
+    if kit.exit {
+        arch::exit(outcome.is_complete());
+    }
+    arch::stop()
+}
+
+/// A fault inside the dump: says how far that had got, and gives up.
+fn die_again(progress: &Progress, registers: &Registers) -> ! {
+    let mut words = [0; panic::MESSAGE_MAX];
+    let cause = cause(panic::nested_words(&mut words), registers);
+    let mut error: String<640> = String::new();
+    // Longer messages are cut: nothing is lost that the first 512 bytes do not say.
+    let _ = write!(
+        error,
+        "fault in the dump: {cause} at {:#x}, address {:#x}",
+        registers.rip, registers.cr2
+    );
+    report(&report::Outcome {
+        result: "nested",
+        dump_bytes: DUMP_BYTES.load(Ordering::Relaxed),
+        acked_bytes: progress.acked_bytes(),
+        stage: stage_name(progress.stage()),
+        error: &error,
+        ..report::Outcome::default()
+    });
+    say!("{registers}");
+    arch::exit(false)
+}
+
+/// A fault before there was anything to dump with.
+fn die_unarmed(registers: &Registers) -> ! {
+    let mut words = [0; panic::MESSAGE_MAX];
+    announce("unarmed", cause(panic::last_words(&mut words), registers), registers);
+    report(&report::Outcome {
+        result: "failed",
+        stage: stage_name(Stage::Idle),
+        error: "the kernel died before the dump was armed",
+        ..report::Outcome::default()
+    });
+    arch::exit(false)
+}
+
+/// The panic message, or the meaning of the exception.
+fn cause<'a>(words: &'a str, registers: &Registers) -> &'a str {
+    if words.is_empty() { registers.vector_name() } else { words }
+}
+
+fn announce(how: &str, message: &str, registers: &Registers) {
+    say!("{registers}");
+    report(&report::Crash {
+        how,
         vector: registers.vector,
         error_code: registers.error_code,
         rip: &hex(registers.rip),
         rsp: &hex(registers.rsp),
         cr2: &hex(registers.cr2),
-        message: if words.is_empty() { registers.vector_name() } else { words },
+        message,
     });
-    report(&Outcome { result: "failed", error: "no dump yet", ..Outcome::default() });
-    say!("guest: {registers:x?}");
-    arch::exit(true)
+}
+
+fn tell(outcome: &Outcome) {
+    report(&report::Outcome {
+        result: match outcome.verdict {
+            Verdict::Confirmed => "confirmed",
+            Verdict::Unconfirmed => "unconfirmed",
+            _ => "failed",
+        },
+        dump_bytes: outcome.dump_bytes,
+        acked_bytes: outcome.acked_bytes,
+        sent_bytes: outcome.sent_bytes,
+        zero_bytes: outcome.zero_bytes,
+        hole_bytes: outcome.holes.bytes(),
+        not_sent_bytes: outcome.not_sent.bytes(),
+        messages: outcome.messages.into(),
+        transmissions: outcome.transmissions.into(),
+        retransmits: outcome.retransmits.into(),
+        bytes_read: outcome.bytes_read,
+        bytes_copied: outcome.bytes_copied,
+        cells_high_water: outcome.cells_high_water as u64,
+        elapsed_us: outcome.elapsed_us,
+        data_us: outcome.data_us,
+        nic_stopped: outcome.nic_stopped,
+        stage: stage_name(outcome.stage),
+        error: &outcome.failure.map(|failure| failure_text(&failure)).unwrap_or_default(),
+    });
+}
+
+fn failure_text(failure: &Failure) -> String<256> {
+    let mut text = String::new();
+    let Failure { kind, stage, address, offset, seqno, tries, .. } = failure;
+    // Longer than any failure there is; cut if not.
+    let _ = write!(text, "{kind:?} in stage {}", stage_name(*stage));
+    for (name, value) in [
+        ("address", address.map(|at| at.0)),
+        ("offset", *offset),
+        ("seqno", seqno.map(u64::from)),
+        ("tries", (*tries != 0).then_some(u64::from(*tries))),
+    ] {
+        if let Some(value) = value {
+            let _ = write!(text, ", {name} {value:#x}");
+        }
+    }
+    text
+}
+
+fn stage_name(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Idle => "idle",
+        Stage::TakeOver => "take-over",
+        Stage::Link => "link",
+        Stage::Resolve => "resolve",
+        Stage::Herald => "herald",
+        Stage::Data => "data",
+        Stage::Header => "header",
+        Stage::Finish => "finish",
+        Stage::Done => "done",
+    }
 }
 
 fn hex(value: u64) -> String<18> {
@@ -55,4 +270,24 @@ fn hex(value: u64) -> String<18> {
     // Two and sixteen digits: it fits.
     let _ = write!(text, "{value:#x}");
     text
+}
+
+/// Tells the console what happens, and faults where it was told to.
+struct Narrator {
+    events: u32,
+    nested: Option<u32>,
+}
+
+impl Observer for Narrator {
+    fn event(&mut self, now: Instant, event: &Event) {
+        self.events = self.events.saturating_add(1);
+        match event {
+            // The server shows the progress; the port is slow.
+            Event::Progress { .. } => {}
+            other => say!("guest: {:>10} us {other:?}", now.as_micros()),
+        }
+        if self.nested == Some(self.events) {
+            super::death::die_in_the_dump();
+        }
+    }
 }

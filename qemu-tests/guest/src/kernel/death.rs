@@ -2,6 +2,7 @@
 //! calls deep, with arguments that a debugger can look for in the dump.
 
 use core::hint::black_box;
+use core::ptr;
 
 use guest::cmdline::Death;
 
@@ -10,7 +11,7 @@ use super::live::LiveNic;
 /// Dies.
 pub(super) fn die(how: Death, nic: &mut LiveNic) -> ! {
     match how {
-        Death::Null => flush_queue(3, core::ptr::null_mut()),
+        Death::Null => flush_queue(3, ptr::null_mut()),
         Death::Panic => free_page(0x0012_3000, 2),
         Death::Stack => {
             descend(1);
@@ -64,4 +65,25 @@ fn descend(depth: u64) -> u64 {
     }
     // The frame is used after the call, so that this cannot become a loop.
     descend(depth + 1).wrapping_add(black_box(frame)[31])
+}
+
+/// Dies in the middle of the driver: follows a pointer that was freed.
+#[inline(never)]
+pub(super) fn die_in_the_driver(buffer: u64) -> ! {
+    /// What a debugging allocator leaves in freed memory. Not a canonical address.
+    const POISON: usize = 0xdead_4ead_0000_0100;
+    let freed = ptr::without_provenance_mut::<u64>(black_box(POISON));
+    // SAFETY: none: this is the death. The CPU refuses the address before any memory
+    // is touched.
+    unsafe { freed.write_volatile(black_box(buffer)) };
+    panic!("survived its death in the driver");
+}
+
+/// Dies once more, inside the dump.
+#[inline(never)]
+pub(super) fn die_in_the_dump() -> ! {
+    let nothing = ptr::without_provenance_mut::<u64>(black_box(0x40));
+    // SAFETY: none: page 0 is not mapped, and a fault is what the test asked for.
+    unsafe { nothing.write_volatile(0) };
+    panic!("survived its death in the dump");
 }

@@ -7,6 +7,7 @@ mod live;
 mod panic;
 mod pci;
 mod source;
+mod volatile;
 
 use core::fmt::{self, Write};
 
@@ -56,12 +57,12 @@ fn main(mut machine: Machine) -> ! {
     let Ok(free) = free else { fatal(format_args!("too many runs of RAM")) };
     fill(&free, &options);
 
-    let mut nic = live::LiveNic::find(&mut machine, &options);
-    nic.use_it(&options, &mut arch::tsc_clock(machine.tsc_hz));
-
-    if let Err(why) = crash::arm(&machine, &options, nic.function()) {
+    let mut nic = live::LiveNic::start(&mut machine, &options);
+    if let Err(why) = crash::arm(&mut machine, &options, nic.function()) {
         fatal(format_args!("arm: {why}"));
     }
+    nic.use_it(&options, &mut arch::tsc_clock(machine.tsc_hz));
+
     ready(&machine.ram, &options, &nic);
     death::die(options.crash, &mut nic)
 }

@@ -17,12 +17,13 @@ use debugnet_core::addr::{PhysAddr, PhysRange};
 use guest::memory::{self, Ranges};
 use guest::pvh::{MemoryMapEntry, StartInfo};
 use heapless::{String, Vec};
+use nic_hal::pci::Cf8;
 use x86_64::instructions::hlt;
 use x86_64::instructions::port::Port;
 
 pub(crate) use clock::{TscClock, tsc_clock};
 pub(crate) use paging::MapError;
-pub(crate) use ram::{fill, read, sum, zero_prefix};
+pub(crate) use ram::{fill, read, sum, write_word, zero_prefix};
 pub(crate) use serial::Serial;
 pub(crate) use trap::Registers;
 
@@ -149,6 +150,13 @@ fn low_bytes<const LEN: usize>(address: u64) -> Result<[u8; LEN], &'static str> 
         *byte = unsafe { first.wrapping_add(at).read_volatile() };
     }
     Ok(bytes)
+}
+
+/// PCI configuration space.
+pub(crate) fn pci_access() -> Cf8 {
+    // SAFETY: ring 0 of a PC, one CPU, interrupts off: no access happens inside another,
+    // and each selects its register anew.
+    unsafe { Cf8::new() }
 }
 
 /// Ends QEMU through its `isa-debug-exit` device: status 33 for success, 3

@@ -116,3 +116,12 @@ pub(crate) unsafe fn fill(range: PhysRange, seed: u64) {
         target = target.wrapping_add(1);
     }
 }
+
+/// Writes one word.
+///
+/// # Safety
+/// `at` is a multiple of 8 and inside RAM that the caller owns.
+pub(crate) unsafe fn write_word(at: PhysAddr, word: u64) {
+    // SAFETY: aligned RAM of the caller's.
+    unsafe { direct(at).cast::<u64>().write_volatile(word) };
+}

@@ -20,15 +20,9 @@ pub(crate) struct Serial;
 pub(super) fn init() {
     const DIVISOR_LATCH: u8 = 0x80;
     const EIGHT_N_ONE: u8 = 0x03;
-    for (register, value) in [
-        (1, 0),
-        (3, DIVISOR_LATCH),
-        (0, 1),
-        (1, 0),
-        (3, EIGHT_N_ONE),
-        (2, 0xc7),
-        (4, 0x03),
-    ] {
+    for (register, value) in
+        [(1, 0), (3, DIVISOR_LATCH), (0, 1), (1, 0), (3, EIGHT_N_ONE), (2, 0xc7), (4, 0x03)]
+    {
         // SAFETY: the port is the kernel's own, and no register of it touches memory.
         unsafe { Port::<u8>::new(BASE + register).write(value) };
     }

@@ -1,6 +1,7 @@
 //! The common end of all 256 gates: save the registers, hand them to the kernel.
 
 use core::arch::global_asm;
+use core::fmt;
 
 use x86_64::registers::control::{Cr2, Cr3};
 
@@ -118,6 +119,26 @@ pub(crate) struct Registers {
     pub cr3: u64,
     pub vector: u64,
     pub error_code: u64,
+}
+
+impl fmt::Display for Registers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = [
+            [("rax", self.rax), ("rbx", self.rbx), ("rcx", self.rcx), ("rdx", self.rdx)],
+            [("rsi", self.rsi), ("rdi", self.rdi), ("rbp", self.rbp), ("rsp", self.rsp)],
+            [("r8 ", self.r8), ("r9 ", self.r9), ("r10", self.r10), ("r11", self.r11)],
+            [("r12", self.r12), ("r13", self.r13), ("r14", self.r14), ("r15", self.r15)],
+            [("rip", self.rip), ("cs ", self.cs), ("flg", self.rflags), ("ss ", self.ss)],
+            [("vec", self.vector), ("err", self.error_code), ("cr2", self.cr2), ("cr3", self.cr3)],
+        ];
+        for (at, row) in rows.iter().enumerate() {
+            f.write_str(if at == 0 { "guest:" } else { "\nguest:" })?;
+            for (name, value) in row {
+                write!(f, " {name} {value:016x}")?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Registers {
