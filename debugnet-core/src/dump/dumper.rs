@@ -69,6 +69,8 @@ pub(crate) struct Dumper {
     /// Extents the source has, as counted before anything else.
     extents: u64,
     last: Option<Extent>,
+    /// The last byte of the image has been queued, ahead of all others.
+    tail_sent: bool,
     pub(crate) image_len: u64,
     pub(crate) dump_bytes: u64,
     pub(crate) sent_bytes: u64,
@@ -96,6 +98,7 @@ impl Dumper {
             stream_at: 0,
             extents: 0,
             last: None,
+            tail_sent: false,
             image_len: 0,
             dump_bytes: 0,
             sent_bytes: 0,
@@ -250,6 +253,7 @@ impl Dumper {
         let piece = Extent { offset: self.image_len.saturating_sub(1), range: last, ..extent };
         let fill = self.piece(room, piece)?;
         if fill == Fill::More {
+            self.tail_sent = true;
             self.step = Step::Data;
         }
         Ok(fill)
@@ -258,7 +262,7 @@ impl Dumper {
     fn plain(&mut self, room: &mut Room<'_, '_, '_>) -> Result<Fill, ReadFault> {
         if self.rest.range.is_empty() {
             match room.source.next() {
-                Some(extent) => self.rest = extent,
+                Some(extent) => self.rest = self.without_tail(extent),
                 None => return Ok(self.go(Step::Header)),
             }
             return Ok(Fill::More);
@@ -276,6 +280,16 @@ impl Dumper {
             self.skip(head.len());
         }
         Ok(fill)
+    }
+
+    /// An extent less the byte that [`Dumper::tail`] has sent.
+    fn without_tail(&self, extent: Extent) -> Extent {
+        let ends_image = extent.offset.saturating_add(extent.range.len()) == self.image_len;
+        if !self.tail_sent || !ends_image {
+            return extent;
+        }
+        let (range, _) = extent.range.split_at(extent.range.len().saturating_sub(1));
+        Extent { range, ..extent }
     }
 
     fn skip(&mut self, len: u64) {
