@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+pub mod calendar;
 pub mod cmdline;
 pub mod memory;
 pub mod pattern;

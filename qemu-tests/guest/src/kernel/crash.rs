@@ -3,15 +3,15 @@
 //! Whatever is written from here on lies in the volatile section; the rest of
 //! memory is evidence.
 
-use core::fmt::Write;
+use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use debugnet_core::dump::{Failure, Outcome};
-use debugnet_core::nic::Nic;
+use debugnet_core::nic::{Nic, NicError};
 use debugnet_core::observer::Event;
 use debugnet_core::progress::{Progress, Stage};
-use debugnet_core::time::Instant;
-use debugnet_core::{Armed, DumpInfo, Io, Observer, Verdict, arm as arm_dump};
+use debugnet_core::time::{Clock, Instant};
+use debugnet_core::{Armed, ConfigError, DumpInfo, Io, Observer, Verdict, arm as arm_dump};
 use guest::cmdline::{Death, Options};
 use guest::report;
 use heapless::String;
@@ -28,6 +28,8 @@ struct Kit {
     armed: Armed<'static>,
     nic: Option<VirtioNet<Transport, Identity>>,
     clock: TscClock,
+    /// Seconds since 1970 when the clock started.
+    armed_time_s: u64,
     source: RamSource,
     how: Death,
     nested: Option<u32>,
@@ -52,33 +54,44 @@ pub(super) fn has_begun() -> bool {
     FAULTS.load(Ordering::Relaxed) != 0
 }
 
+/// Why the dump could not be armed.
+pub(super) enum ArmError {
+    /// The command line asks for what the dump cannot do.
+    Config(ConfigError),
+    /// The NIC's registers cannot be used.
+    Nic(NicError),
+    /// The memory map has too many runs.
+    Ram,
+    /// Armed before.
+    Twice,
+}
+
+impl fmt::Display for ArmError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => write!(f, "{error}"),
+            Self::Nic(error) => write!(f, "{error:?}"),
+            Self::Ram => f.write_str("too many runs of RAM"),
+            Self::Twice => f.write_str("done before"),
+        }
+    }
+}
+
 /// Makes everything ready for the crash. Touches no device.
-///
-/// # Errors
-/// Text that says what does not fit.
 pub(super) fn arm(
     machine: &mut Machine,
     options: &Options,
     function: Option<Function>,
-) -> Result<(), String<128>> {
-    let text = |error: core::fmt::Arguments<'_>| {
-        let mut text = String::new();
-        let _ = text.write_fmt(error);
-        text
-    };
-    let config = options.config().map_err(|error| text(format_args!("{error}")))?;
-    let memory = volatile::dump_memory(options.slots);
-    let memory = memory.ok_or_else(|| text(format_args!("the memory was taken before")))?;
-    let armed = arm_dump(config, memory).map_err(|error| text(format_args!("{error}")))?;
+) -> Result<(), ArmError> {
+    let config = options.config().map_err(ArmError::Config)?;
+    let memory = volatile::dump_memory(options.slots).ok_or(ArmError::Twice)?;
+    let armed = arm_dump(config, memory).map_err(ArmError::Config)?;
     let nic = match function {
         None => None,
         Some(function) => {
-            let memory = volatile::nic_memory();
-            let memory = memory.ok_or_else(|| text(format_args!("the rings were taken before")))?;
-            let nic = function
-                .transport(machine)
-                .and_then(|transport| VirtioNet::new(transport, memory, Identity::new()));
-            Some(nic.map_err(|error| text(format_args!("{error:?}")))?)
+            let memory = volatile::nic_memory().ok_or(ArmError::Twice)?;
+            let transport = function.transport(machine).map_err(ArmError::Nic)?;
+            Some(VirtioNet::new(transport, memory, Identity::new()).map_err(ArmError::Nic)?)
         }
     };
     let source = RamSource::new(&machine.ram, arch::volatile_section());
@@ -86,14 +99,15 @@ pub(super) fn arm(
         armed,
         nic,
         clock: arch::tsc_clock(machine.tsc_hz),
-        source: source.map_err(|_| text(format_args!("too many runs of RAM")))?,
+        armed_time_s: machine.boot_time_s,
+        source: source.map_err(|_| ArmError::Ram)?,
         how: options.crash,
         nested: options.nested,
         exit: options.exit,
         registers: None,
     };
     DUMP_BYTES.store(machine.ram.iter().map(|run| run.len()).sum(), Ordering::Relaxed);
-    KIT.put(kit).map_err(|_| text(format_args!("armed before")))
+    KIT.put(kit).map_err(|_| ArmError::Twice)
 }
 
 /// Where every fault ends. Called by the arch layer on an interrupt stack.
@@ -129,7 +143,7 @@ fn die(kit: &'static mut Kit, progress: &'static Progress, registers: &Registers
         hostname: "guest",
         version: concat!("debugnet-rs guest ", env!("CARGO_PKG_VERSION"), "\n"),
         panic: message,
-        time_s: 0,
+        time_s: time_of_day(kit.armed_time_s, kit.clock.now()),
         key: &[],
     };
     let mut observer = Narrator { events: 0, nested: kit.nested };
@@ -150,6 +164,11 @@ fn die(kit: &'static mut Kit, progress: &'static Progress, registers: &Registers
         arch::exit(outcome.is_complete());
     }
     arch::stop()
+}
+
+/// Seconds since 1970, 0 if they were unknown at boot.
+fn time_of_day(armed_time_s: u64, now: Instant) -> u64 {
+    if armed_time_s == 0 { 0 } else { armed_time_s + now.as_micros() / 1_000_000 }
 }
 
 /// A fault inside the dump: says how far that had got, and gives up.

@@ -5,9 +5,9 @@
 //!
 //! | item | what it does |
 //! |---|---|
-//! | `Machine` | what boot found: command line, RAM, counter frequency; `map_device` |
+//! | `Machine` | what boot found: command line, RAM, counter frequency, time of day; `map_device` |
 //! | `image`, `volatile_section` | memory of the image, and the part that the crash path writes |
-//! | `read`, `sum`, `zero_prefix`, `fill` | RAM by physical address, guard pages and page 0 included |
+//! | `read`, `write_word`, `sum`, `zero_prefix`, `fill` | RAM by physical address, guard pages and page 0 included |
 //! | `Serial` | the console: a `fmt::Write` that never waits for long |
 //! | `TscClock`, `tsc_clock` | the clock of live kernel and dump |
 //! | `pci_access` | PCI configuration space |

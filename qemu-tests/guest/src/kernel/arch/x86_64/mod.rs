@@ -4,6 +4,7 @@ mod boot;
 mod clock;
 mod paging;
 mod ram;
+mod rtc;
 mod serial;
 mod stacks;
 #[cfg(target_os = "linux")]
@@ -42,6 +43,8 @@ pub(crate) struct Machine {
     pub(crate) ram: Ranges,
     /// Counter ticks a second.
     pub(crate) tsc_hz: NonZeroU64,
+    /// Seconds since 1970 at boot, 0 if unknown.
+    pub(crate) boot_time_s: u64,
     space: paging::AddressSpace,
 }
 
@@ -100,7 +103,8 @@ extern "C" fn start(start_info: u64) -> ! {
     let Some(tsc_hz) = clock::calibrate() else {
         fatal(format_args!("the interval timer does not move"));
     };
-    crate::kernel::main(Machine { cmdline, ram, tsc_hz, space })
+    let boot_time_s = rtc::unix_seconds();
+    crate::kernel::main(Machine { cmdline, ram, tsc_hz, boot_time_s, space })
 }
 
 /// The command line and the RAM in the loader's memory map.
