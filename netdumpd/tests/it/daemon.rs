@@ -250,6 +250,47 @@ fn bad_input_is_named() {
     }
 }
 
+/// People see a progress bar, and the log above it.
+#[test]
+fn on_a_terminal() {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let dir = tempfile::tempdir().unwrap();
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap();
+    let terminal = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(Path::new(name.to_str().unwrap()))
+        .unwrap();
+    let mut child = Command::new(PROGRAM)
+        .args(["-D", "-a", "127.0.0.1", "--port", "0", "--once", "--linger", "0", "-d"])
+        .arg(dir.path())
+        .stderr(terminal)
+        .spawn()
+        .unwrap();
+    let mut screen = BufReader::new(std::fs::File::from(master));
+    let mut line = String::new();
+    let address = loop {
+        line.clear();
+        assert_ne!(screen.read_line(&mut line).unwrap(), 0);
+        if let Some((_, address)) = line.split_once("listening on ") {
+            break address.trim().parse().unwrap();
+        }
+    };
+    let mut client = StockClient::new("127.0.0.1");
+    client.herald(address, b"");
+    client.dump(&pattern(100_000));
+    client.finish();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    // Linux ends a terminal without a far side with an error, after all that was written.
+    let mut rest = Vec::new();
+    let _ = screen.read_to_end(&mut rest);
+    let rest = String::from_utf8_lossy(&rest);
+    assert!(rest.contains("complete (finished): 100000 bytes"), "{rest}");
+}
+
 /// What the name of the loopback address is, if any, is this machine's affair.
 #[test]
 fn a_lookup_does_not_stand_in_the_way() {
