@@ -62,7 +62,7 @@ impl<A: ConfigRegionAccess> PciFunction<A> {
     /// # Safety
     /// `access` is valid for the first 256 bytes of that function's
     /// configuration space (an empty slot may read as all ones). Once
-    /// [`PciFunction::take_over`] has been called, the function is the caller's: no
+    /// [`PciFunction::claim`] has been called, the function is the caller's: no
     /// other driver runs on it.
     #[allow(unsafe_code)]
     pub const unsafe fn new(access: A, address: PciAddress) -> Self {
@@ -90,7 +90,7 @@ impl<A: ConfigRegionAccess> PciFunction<A> {
     fn write32(&mut self, offset: u16, value: u32) {
         if offset < CONFIG_LEN && offset & 3 == 0 {
             // SAFETY: an aligned word below 256 of a function that is ours since
-            // `take_over`; the words written here only silence or enable it.
+            // `claim`; the words written here only silence or enable it.
             unsafe { self.access.write(self.address, offset, value) };
         }
     }
@@ -140,26 +140,28 @@ impl<A: ConfigRegionAccess> PciFunction<A> {
         Some(Bar::Memory { address: PhysAddr(u64::from(high) << 32 | u64::from(low & !0xf)) })
     }
 
-    /// Makes the function ours: registers decoded, bus mastering on, INTx off,
-    /// MSI and MSI-X off. `false` if nobody answers, or if it does not take the
-    /// command word.
+    /// Makes the function ours: registers decoded, INTx, MSI and MSI-X off.
+    /// `false` if nobody answers, or if it does not decode its registers.
     ///
-    /// Bus mastering comes last: until then a device left running by the dead
-    /// kernel cannot raise an interrupt any more, and a device that had been
-    /// cut off from memory gets it back only for its reset.
+    /// Bus mastering stays as it is: a device that the dead kernel cut off
+    /// while it was running must not get at memory again before its reset.
     #[must_use]
-    pub fn take_over(&mut self) -> bool {
+    pub fn claim(&mut self) -> bool {
         if self.id().is_none() {
             return false;
         }
         self.disable_msi();
-        let on = CommandRegister::MEMORY_ENABLE
-            | CommandRegister::BUS_MASTER_ENABLE
-            | CommandRegister::INTERRUPT_DISABLE;
+        let on = CommandRegister::MEMORY_ENABLE | CommandRegister::INTERRUPT_DISABLE;
         self.set_command(self.command() | on);
-        // INTx Disable is optional before PCI 2.3; the other two are not.
-        let needed = CommandRegister::MEMORY_ENABLE | CommandRegister::BUS_MASTER_ENABLE;
-        self.command().contains(needed)
+        // INTx Disable is optional before PCI 2.3, decoding is not.
+        self.command().contains(CommandRegister::MEMORY_ENABLE)
+    }
+
+    /// Turns bus mastering on, once the device has been reset, and says whether it is.
+    #[must_use]
+    pub fn master_bus(&mut self) -> bool {
+        self.set_command(self.command() | CommandRegister::BUS_MASTER_ENABLE);
+        self.id().is_some() && self.command().contains(CommandRegister::BUS_MASTER_ENABLE)
     }
 
     /// Turns bus mastering off and says whether it is: then the function
@@ -327,15 +329,16 @@ mod tests {
     }
 
     #[test]
-    fn take_over_masters_the_bus_and_silences_interrupts() {
+    fn a_claim_silences_interrupts_and_leaves_the_bus_alone() {
         let config = config();
         let mut function = config.function();
-        assert!(function.take_over());
-        assert_eq!(function.read32(4), 0x8010_0406);
+        assert!(function.claim());
+        assert_eq!(function.read32(4), 0x8010_0402);
         assert_eq!(function.find_capability(MSI).unwrap().extension, 0x80);
         assert_eq!(function.find_capability(MSI_X).unwrap().extension, 0x0003);
-        // No status bit was written as one, and mastering was the last thing.
-        assert_eq!(config.writes().last(), Some(&(4, 0x0406)));
+        assert!(function.master_bus());
+        // No status bit was cleared.
+        assert_eq!(function.read32(4), 0x8010_0406);
         assert!(function.cut_off());
         assert_eq!(function.read32(4), 0x8010_0402);
     }
@@ -346,7 +349,9 @@ mod tests {
         config.set_absent(true);
         let mut function = config.function();
         assert_eq!(function.id(), None);
-        assert!(!function.take_over() && !function.cut_off() && !function.wake());
+        assert!(
+            !function.claim() && !function.master_bus() && !function.cut_off() && !function.wake()
+        );
         assert_eq!(function.bar(0), None);
     }
 
