@@ -58,7 +58,8 @@ mod bringup;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod features;
-pub mod header;
+mod format;
+mod header;
 mod net;
 mod queue;
 mod rx;
@@ -70,5 +71,8 @@ mod tx;
 mod tests;
 
 pub use net::{Counters, VirtioNet};
-pub use sizes::{MEMORY_NEEDED, Sizes};
+pub use sizes::{MEMORY_NEEDED, MEMORY_NEEDED_ANY, Sizes};
+pub use transport::any::AnyTransport;
+pub use transport::mmio::VirtioMmio;
+pub use transport::pci_legacy::PciLegacy;
 pub use transport::pci_modern::PciModern;
