@@ -1,1 +1,5 @@
-//! Placeholder until the crate is written.
+//! The harness of the QEMU runs.
+pub mod far_end;
+pub mod frame;
+pub mod gateway;
+pub mod traffic;
