@@ -231,7 +231,7 @@ impl Pump {
             let link_up = self.shared.link_up.load(Ordering::Relaxed);
             self.up.set_up(link_up);
             self.down.set_up(link_up);
-            let more = self.from_guest(&mut buf)? | self.from_server(&mut buf)?;
+            let more = self.read_guest(&mut buf)? | self.read_server(&mut buf)?;
             self.noise();
             self.at_far_end();
             self.at_guest();
@@ -253,7 +253,7 @@ impl Pump {
     }
 
     /// Frames from QEMU go into the up link. `true` if there may be more.
-    fn from_guest(&mut self, buf: &mut [u8]) -> io::Result<bool> {
+    fn read_guest(&mut self, buf: &mut [u8]) -> io::Result<bool> {
         for _ in 0..BATCH {
             let Some(len) = ready(self.guest.recv(buf))? else { return Ok(false) };
             let now = self.now();
@@ -261,7 +261,7 @@ impl Pump {
             if let Received::Udp(datagram) = frame::parse(&buf[..len])
                 && datagram.from_port == CLIENT_PORT
             {
-                self.tracker.from_guest(now, datagram.payload);
+                self.tracker.guest_sent(now, datagram.payload);
             }
             self.up.send(now, &buf[..len]);
         }
@@ -269,7 +269,7 @@ impl Pump {
     }
 
     /// Datagrams of the server become frames on the down link.
-    fn from_server(&mut self, buf: &mut [u8]) -> io::Result<bool> {
+    fn read_server(&mut self, buf: &mut [u8]) -> io::Result<bool> {
         for _ in 0..BATCH {
             let Some((len, from)) = ready(self.relay.recv_from(buf))? else { return Ok(false) };
             let now = self.now();
@@ -329,7 +329,7 @@ impl Pump {
                     if let Received::Udp(datagram) = frame::parse(&frame.bytes)
                         && datagram.from_port != HERALD_PORT
                     {
-                        self.tracker.to_guest(now, datagram.payload);
+                        self.tracker.guest_received(now, datagram.payload);
                     }
                     self.down.recycle(frame);
                 }

@@ -75,7 +75,7 @@ impl Tracker {
     }
 
     /// The guest sent `payload` over UDP to the herald port or a session port.
-    pub fn from_guest(&mut self, now: Instant, payload: &[u8]) {
+    pub fn guest_sent(&mut self, now: Instant, payload: &[u8]) {
         if payload.len() < HEADER_LEN {
             return;
         }
@@ -99,7 +99,7 @@ impl Tracker {
     }
 
     /// `payload` of a server's datagram reached the guest.
-    pub fn to_guest(&mut self, now: Instant, payload: &[u8]) {
+    pub fn guest_received(&mut self, now: Instant, payload: &[u8]) {
         if payload.len() != ACK_LEN {
             return;
         }
@@ -140,20 +140,20 @@ mod tests {
     fn first_transmissions_and_repetitions_are_kept_apart() {
         let at = Instant::from_micros;
         let mut tracker = Tracker::default();
-        tracker.from_guest(at(1), &message(HERALD, 1, 0));
-        tracker.from_guest(at(2), &message(HERALD, 1, 0));
-        tracker.to_guest(at(3), &1_u32.to_be_bytes());
+        tracker.guest_sent(at(1), &message(HERALD, 1, 0));
+        tracker.guest_sent(at(2), &message(HERALD, 1, 0));
+        tracker.guest_received(at(3), &1_u32.to_be_bytes());
         for seqno in 2..5 {
-            tracker.from_guest(at(10), &message(VMCORE, seqno, 1000));
+            tracker.guest_sent(at(10), &message(VMCORE, seqno, 1000));
         }
-        tracker.from_guest(at(20), &message(VMCORE, 3, 1000));
+        tracker.guest_sent(at(20), &message(VMCORE, 3, 1000));
         for seqno in 2..5_u32 {
-            tracker.to_guest(at(30 + u64::from(seqno)), &seqno.to_be_bytes());
+            tracker.guest_received(at(30 + u64::from(seqno)), &seqno.to_be_bytes());
         }
         // A second ack of the same message is late, not progress.
-        tracker.to_guest(at(99), &4_u32.to_be_bytes());
-        tracker.from_guest(at(40), &message(4, 5, 512));
-        tracker.from_guest(at(50), &message(FINISHED, 6, 0));
+        tracker.guest_received(at(99), &4_u32.to_be_bytes());
+        tracker.guest_sent(at(40), &message(4, 5, 512));
+        tracker.guest_sent(at(50), &message(FINISHED, 6, 0));
 
         let traffic = tracker.traffic();
         assert_eq!(
@@ -177,10 +177,10 @@ mod tests {
     #[test]
     fn garbage_is_not_counted() {
         let mut tracker = Tracker::default();
-        tracker.from_guest(Instant::ZERO, b"short");
-        tracker.from_guest(Instant::ZERO, &message(VMCORE, u32::MAX, 8));
-        tracker.to_guest(Instant::ZERO, b"12345");
-        tracker.to_guest(Instant::ZERO, &u32::MAX.to_be_bytes());
+        tracker.guest_sent(Instant::ZERO, b"short");
+        tracker.guest_sent(Instant::ZERO, &message(VMCORE, u32::MAX, 8));
+        tracker.guest_received(Instant::ZERO, b"12345");
+        tracker.guest_received(Instant::ZERO, &u32::MAX.to_be_bytes());
         assert_eq!(tracker.traffic(), Traffic { acks: 1, ..Traffic::default() });
     }
 }
