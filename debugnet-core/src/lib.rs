@@ -19,7 +19,26 @@
 )]
 
 pub mod addr;
+mod client;
+pub mod config;
+pub mod dump;
+mod memory;
 pub mod nic;
+pub mod observer;
+mod peer;
+pub mod pool;
 pub mod progress;
+mod runner;
+pub mod session;
 pub mod time;
+mod transmit;
 pub mod wire;
+
+pub use config::{Config, ConfigError, Target};
+pub use dump::{DumpInfo, DumpSource, Outcome, Verdict};
+pub use memory::{Limits, Memory, Needs, arm, memory_needed};
+pub use observer::Observer;
+pub use pool::Cells;
+pub use progress::Progress;
+pub use runner::{Armed, Dump, Io, Step};
+pub use session::Slot;

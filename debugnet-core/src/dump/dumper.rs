@@ -1,0 +1,460 @@
+//! [`Dumper`]: which message comes next.
+//!
+//! HERALD, \[EKCD_KEY\], VMCORE, KDH, FINISHED. Data waits for the herald's ack;
+//! KDH and FINISHED each wait until everything before them is acknowledged,
+//! because a stock server may truncate at the one and forgets the client at
+//! the other.
+
+use zerocopy::IntoBytes;
+
+use super::{DumpInfo, DumpSource, Extent, Gap, Gaps, ReadFault, Reason, Stability, Transform};
+use crate::addr::{PhysAddr, PhysRange};
+use crate::config::Config;
+use crate::nic::TxTicket;
+use crate::peer::payload_sum;
+use crate::pool::{CellId, PacketPool};
+use crate::session::{Message, Session, Stored};
+use crate::wire::debugnet::{self, herald_word};
+use crate::wire::kdh::KernelDumpHeader;
+
+/// What the dumper works with for one step.
+pub(crate) struct Room<'r, 's, 'p> {
+    pub(crate) session: &'r mut Session<'s>,
+    pub(crate) pool: &'r mut PacketPool<'p>,
+    pub(crate) source: &'r mut dyn DumpSource,
+    pub(crate) transform: Option<&'r mut (dyn Transform + 'r)>,
+    pub(crate) info: &'r DumpInfo<'r>,
+    pub(crate) config: &'r Config,
+    /// Low-water mark of the NIC.
+    pub(crate) done: TxTicket,
+    /// Payload sums are needed: the NIC fetches payloads and does not sum them.
+    pub(crate) sums: bool,
+    pub(crate) payload_len: u16,
+    pub(crate) nonce: u16,
+}
+
+/// How far a step came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fill {
+    /// Call again: there is more to do now.
+    More,
+    /// Waiting for acks or cells.
+    Waiting,
+    /// FINISHED is acknowledged.
+    Done,
+}
+
+/// Where the dump stands in its order of messages.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Step {
+    Survey,
+    Herald,
+    AwaitHerald,
+    Key,
+    Tail,
+    Data,
+    Header,
+    AwaitHeader,
+    Finish,
+    AwaitFinish,
+}
+
+#[derive(Debug)]
+pub(crate) struct Dumper {
+    step: Step,
+    /// What is left of the current extent.
+    rest: Extent,
+    /// Bytes of the key sent, or of the transformed stream.
+    stream_at: u64,
+    /// Extents the source has, as counted before anything else.
+    extents: u64,
+    last: Option<Extent>,
+    /// The last byte of the image has been queued, ahead of all others.
+    tail_sent: bool,
+    pub(crate) image_len: u64,
+    pub(crate) dump_bytes: u64,
+    pub(crate) sent_bytes: u64,
+    pub(crate) acked_bytes: u64,
+    pub(crate) zero_bytes: u64,
+    pub(crate) bytes_read: u64,
+    pub(crate) bytes_copied: u64,
+    pub(crate) not_sent: Gaps,
+    pub(crate) fault: Option<ReadFault>,
+}
+
+const NO_EXTENT: Extent =
+    Extent { offset: 0, range: PhysRange::EMPTY, stability: Stability::Frozen };
+
+impl Dumper {
+    /// Zeros shorter than this are sent: leaving them out costs a message border.
+    const ZERO_RUN_MIN: u64 = 512;
+    /// Zeros looked for at a time.
+    const ZERO_SCAN: u64 = 16 * 1024;
+
+    pub(crate) const fn new() -> Self {
+        Self {
+            step: Step::Survey,
+            rest: NO_EXTENT,
+            stream_at: 0,
+            extents: 0,
+            last: None,
+            tail_sent: false,
+            image_len: 0,
+            dump_bytes: 0,
+            sent_bytes: 0,
+            acked_bytes: 0,
+            zero_bytes: 0,
+            bytes_read: 0,
+            bytes_copied: 0,
+            not_sent: Gaps::EMPTY,
+            fault: None,
+        }
+    }
+
+    pub(crate) fn step(&self) -> Step {
+        self.step
+    }
+
+    /// Counts up to `looks` extents. `true` when all are known.
+    pub(crate) fn survey(&mut self, source: &mut dyn DumpSource, looks: usize) -> bool {
+        if self.step != Step::Survey {
+            return true;
+        }
+        if self.extents == 0 {
+            source.rewind();
+        }
+        for _ in 0..looks {
+            let Some(extent) = source.next() else {
+                source.rewind();
+                self.step = Step::Herald;
+                return true;
+            };
+            self.extents = self.extents.saturating_add(1);
+            self.dump_bytes = self.dump_bytes.saturating_add(extent.range.len());
+            let end = extent.offset.saturating_add(extent.range.len());
+            if end > self.image_len && !extent.range.is_empty() {
+                self.image_len = end;
+                self.last = Some(extent);
+            }
+        }
+        false
+    }
+
+    /// Queues at most one message, or passes over one run of zeros.
+    pub(crate) fn fill(&mut self, room: &mut Room<'_, '_, '_>) -> Result<Fill, ReadFault> {
+        match self.step {
+            Step::Survey => Ok(Fill::Waiting),
+            Step::Herald => Ok(self.herald(room)),
+            Step::AwaitHerald if room.session.server_port().is_none() => Ok(Fill::Waiting),
+            Step::AwaitHerald => Ok(self.go(Step::Key)),
+            Step::Key => Ok(self.key(room)),
+            Step::Tail => self.tail(room),
+            Step::Data => match room.transform {
+                Some(_) => self.transformed(room),
+                None => self.plain(room),
+            },
+            Step::Header | Step::AwaitHeader | Step::Finish | Step::AwaitFinish
+                if !room.session.is_idle() =>
+            {
+                Ok(Fill::Waiting)
+            }
+            Step::Header => Ok(self.header(room)),
+            Step::AwaitHeader => Ok(self.go(Step::Finish)),
+            Step::Finish => Ok(self.queue_last(room, blank(debugnet::FINISHED), Step::AwaitFinish)),
+            Step::AwaitFinish => Ok(Fill::Done),
+        }
+    }
+
+    /// A message was acknowledged.
+    pub(crate) fn on_acked(&mut self, message: &Message) {
+        if message.kind == debugnet::VMCORE {
+            self.acked_bytes = self.acked_bytes.saturating_add(u64::from(message.len));
+        }
+    }
+
+    /// What of the image has not been queued yet, given up now.
+    pub(crate) fn remaining(&mut self, source: &mut dyn DumpSource, holes: &mut Gaps) {
+        let mut add = |extent: Extent| {
+            holes.add(Gap {
+                offset: extent.offset,
+                len: extent.range.len(),
+                reason: Reason::Unacknowledged,
+            });
+        };
+        if self.step > Step::Data {
+            return;
+        }
+        add(self.rest);
+        // As many as were counted, whatever the source says now.
+        for _ in 0..self.extents {
+            let Some(extent) = source.next() else { return };
+            add(extent);
+        }
+    }
+
+    fn go(&mut self, step: Step) -> Fill {
+        self.step = step;
+        Fill::More
+    }
+
+    fn herald(&mut self, room: &mut Room<'_, '_, '_>) -> Fill {
+        let path = room.config.path.as_bytes();
+        let mut message = blank(debugnet::HERALD);
+        if !room.config.strict {
+            message.aux2 = herald_word::new(room.nonce);
+        }
+        if !path.is_empty() {
+            let Some(id) = room.pool.take() else { return Fill::Waiting };
+            // The NUL that ends the path is part of the payload.
+            let len = path.len().saturating_add(1);
+            let cell = room.pool.bytes_mut(id);
+            cell.fill(0);
+            for (to, from) in cell.iter_mut().zip(path) {
+                *to = *from;
+            }
+            self.in_cell(room, &mut message, id, len);
+        }
+        match room.session.herald(message) {
+            Ok(()) => self.go(Step::AwaitHerald),
+            Err(_) => self.give_back(room, message),
+        }
+    }
+
+    fn key(&mut self, room: &mut Room<'_, '_, '_>) -> Fill {
+        let at = usize::try_from(self.stream_at).unwrap_or(usize::MAX);
+        let rest = room.info.key.get(at..).unwrap_or(&[]);
+        if rest.is_empty() {
+            self.stream_at = 0;
+            return self.go(Step::Tail);
+        }
+        if !room.session.has_room() {
+            return Fill::Waiting;
+        }
+        let Some(id) = room.pool.take() else { return Fill::Waiting };
+        let len = rest.len().min(usize::from(room.payload_len));
+        for (to, from) in room.pool.bytes_mut(id).iter_mut().zip(rest) {
+            *to = *from;
+        }
+        let mut message = blank(debugnet::EKCD_KEY);
+        message.offset = self.stream_at;
+        self.in_cell(room, &mut message, id, len);
+        self.stream_at = self.stream_at.saturating_add(len as u64);
+        self.queue(room, message)
+    }
+
+    /// The last byte of the image goes first, so that the file has its length
+    /// even if its end is zeros that are left out.
+    fn tail(&mut self, room: &mut Room<'_, '_, '_>) -> Result<Fill, ReadFault> {
+        let Some(extent) = self.last else { return Ok(self.go(Step::Header)) };
+        if !room.config.elide_zeros || room.transform.is_some() {
+            return Ok(self.go(Step::Data));
+        }
+        let (_, last) = extent.range.split_at(extent.range.len().saturating_sub(1));
+        let piece = Extent { offset: self.image_len.saturating_sub(1), range: last, ..extent };
+        let fill = self.piece(room, piece)?;
+        if fill == Fill::More {
+            self.tail_sent = true;
+            self.step = Step::Data;
+        }
+        Ok(fill)
+    }
+
+    fn plain(&mut self, room: &mut Room<'_, '_, '_>) -> Result<Fill, ReadFault> {
+        if self.rest.range.is_empty() {
+            match room.source.next() {
+                Some(extent) => self.rest = self.without_tail(extent),
+                None => return Ok(self.go(Step::Header)),
+            }
+            return Ok(Fill::More);
+        }
+        if !room.session.has_room() {
+            return Ok(Fill::Waiting);
+        }
+        if room.config.elide_zeros && self.pass_zeros(room) {
+            return Ok(Fill::More);
+        }
+        let (head, _) = self.rest.range.split_at(u64::from(room.payload_len));
+        let piece = Extent { range: head, ..self.rest };
+        let fill = self.piece(room, piece)?;
+        if fill == Fill::More {
+            self.skip(head.len());
+        }
+        Ok(fill)
+    }
+
+    /// An extent less the byte that [`Dumper::tail`] has sent.
+    fn without_tail(&self, extent: Extent) -> Extent {
+        let ends_image = extent.offset.saturating_add(extent.range.len()) == self.image_len;
+        if !self.tail_sent || !ends_image {
+            return extent;
+        }
+        let (range, _) = extent.range.split_at(extent.range.len().saturating_sub(1));
+        Extent { range, ..extent }
+    }
+
+    fn skip(&mut self, len: u64) {
+        let (_, tail) = self.rest.range.split_at(len);
+        self.rest.range = tail;
+        self.rest.offset = self.rest.offset.saturating_add(len);
+    }
+
+    /// Passes over zeros at the start of what is left. A fault is left to the
+    /// piece that meets it.
+    fn pass_zeros(&mut self, room: &mut Room<'_, '_, '_>) -> bool {
+        let (scan, _) = self.rest.range.split_at(Self::ZERO_SCAN);
+        let Ok(zeros) = room.source.zero_prefix(scan) else { return false };
+        let zeros = zeros.min(scan.len());
+        self.bytes_read = self.bytes_read.saturating_add(zeros);
+        // Whole runs keep what follows aligned for the device.
+        let run = if zeros == scan.len() { zeros } else { zeros & !(Self::ZERO_RUN_MIN - 1) };
+        if run == 0 {
+            return false;
+        }
+        self.zero_bytes = self.zero_bytes.saturating_add(run);
+        self.skip(run);
+        true
+    }
+
+    /// Queues one piece of an extent, at most a payload long.
+    fn piece(&mut self, room: &mut Room<'_, '_, '_>, piece: Extent) -> Result<Fill, ReadFault> {
+        let len = piece.range.len();
+        let mut message = blank(debugnet::VMCORE);
+        message.offset = piece.offset;
+        message.len = u16::try_from(len).unwrap_or(u16::MAX);
+        let read = match piece.stability {
+            Stability::Frozen if !room.sums => {
+                message.stored = Stored::Range(piece.range);
+                message.sum = None;
+                Ok(())
+            }
+            Stability::Frozen => {
+                message.stored = Stored::Range(piece.range);
+                self.bytes_read = self.bytes_read.saturating_add(len);
+                room.source.sum(piece.range).map(|sum| message.sum = Some(sum))
+            }
+            Stability::Volatile => {
+                let Some(id) = room.pool.take() else { return Ok(Fill::Waiting) };
+                let read = self.stage(room, piece.range, id);
+                match read {
+                    Ok(()) => self.in_cell(room, &mut message, id, len as usize),
+                    Err(_) => room.pool.release(id, TxTicket::NONE, room.done),
+                }
+                read
+            }
+        };
+        if let Err(fault) = read {
+            self.fault.get_or_insert(fault);
+            self.not_sent.add(Gap { offset: piece.offset, len, reason: Reason::Unreadable });
+            return Ok(Fill::More);
+        }
+        let fill = self.queue(room, message);
+        if fill == Fill::More {
+            self.sent_bytes = self.sent_bytes.saturating_add(len);
+        }
+        Ok(fill)
+    }
+
+    /// Copies RAM into a cell.
+    fn stage(
+        &mut self,
+        room: &mut Room<'_, '_, '_>,
+        range: PhysRange,
+        id: CellId,
+    ) -> Result<(), ReadFault> {
+        stage(room.source, room.pool, range, id)?;
+        self.bytes_read = self.bytes_read.saturating_add(range.len());
+        self.bytes_copied = self.bytes_copied.saturating_add(range.len());
+        Ok(())
+    }
+
+    fn transformed(&mut self, room: &mut Room<'_, '_, '_>) -> Result<Fill, ReadFault> {
+        if !room.session.has_room() {
+            return Ok(Fill::Waiting);
+        }
+        let Some(id) = room.pool.take() else { return Ok(Fill::Waiting) };
+        let cell = room.pool.bytes_mut(id);
+        let len = match &mut room.transform {
+            Some(transform) => transform.next(room.source, cell),
+            None => Ok(0),
+        };
+        let len = match len {
+            Ok(len) if len != 0 => len.min(cell.len()),
+            other => {
+                room.pool.release(id, TxTicket::NONE, room.done);
+                return other.map(|_| self.go(Step::Header));
+            }
+        };
+        let mut message = blank(debugnet::VMCORE);
+        message.offset = self.stream_at;
+        self.in_cell(room, &mut message, id, len);
+        self.stream_at = self.stream_at.saturating_add(len as u64);
+        self.sent_bytes = self.sent_bytes.saturating_add(len as u64);
+        self.bytes_copied = self.bytes_copied.saturating_add(len as u64);
+        Ok(self.queue(room, message))
+    }
+
+    fn header(&mut self, room: &mut Room<'_, '_, '_>) -> Fill {
+        let Some(id) = room.pool.take() else { return Fill::Waiting };
+        let (length, compression) = match &room.transform {
+            Some(transform) => (self.stream_at, transform.compression()),
+            None => (self.image_len, 0),
+        };
+        let header = room.info.header(length, self.image_len, compression);
+        for (to, from) in room.pool.bytes_mut(id).iter_mut().zip(header.as_bytes()) {
+            *to = *from;
+        }
+        let mut message = blank(debugnet::KDH);
+        self.in_cell(room, &mut message, id, KernelDumpHeader::LEN);
+        self.queue_last(room, message, Step::AwaitHeader)
+    }
+
+    /// Queues the one message of a step.
+    fn queue_last(&mut self, room: &mut Room<'_, '_, '_>, message: Message, then: Step) -> Fill {
+        let fill = self.queue(room, message);
+        if fill == Fill::More {
+            self.step = then;
+        }
+        fill
+    }
+
+    /// Makes a filled cell the only copy of a message's payload.
+    fn in_cell(&self, room: &Room<'_, '_, '_>, message: &mut Message, id: CellId, len: usize) {
+        message.stored = Stored::Cell(id);
+        message.len = u16::try_from(len).unwrap_or(u16::MAX);
+        message.sum = Some(payload_sum(room.pool.bytes(id, len)));
+    }
+
+    /// Room was checked before anything was built; if a session refuses all
+    /// the same, the message counts as not queued.
+    fn queue(&mut self, room: &mut Room<'_, '_, '_>, message: Message) -> Fill {
+        match room.session.send(message) {
+            Ok(_) => Fill::More,
+            Err(_) => self.give_back(room, message),
+        }
+    }
+
+    fn give_back(&self, room: &mut Room<'_, '_, '_>, message: Message) -> Fill {
+        if let Stored::Cell(id) = message.stored {
+            room.pool.release(id, TxTicket::NONE, room.done);
+        }
+        Fill::Waiting
+    }
+}
+
+fn blank(kind: u32) -> Message {
+    Message { kind, aux2: 0, offset: 0, len: 0, stored: Stored::None, sum: Some(0) }
+}
+
+/// Copies a range, at most a cell long, into a cell.
+pub(crate) fn stage(
+    source: &mut dyn DumpSource,
+    pool: &mut PacketPool<'_>,
+    range: PhysRange,
+    id: CellId,
+) -> Result<(), ReadFault> {
+    let len = usize::try_from(range.len()).unwrap_or(usize::MAX);
+    match pool.bytes_mut(id).get_mut(..len) {
+        Some(cell) => source.read(range.start(), cell),
+        None => Err(ReadFault { at: PhysAddr(range.start().0) }),
+    }
+}

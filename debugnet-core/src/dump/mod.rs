@@ -1,0 +1,14 @@
+//! What is dumped, in which order, and what became of it.
+//!
+//! This part knows the image and the order of messages, and no protocol header
+//! but the kernel dump header.
+
+mod dumper;
+mod info;
+mod outcome;
+mod source;
+
+pub(crate) use dumper::{Dumper, Fill, Room, Step, stage};
+pub use info::DumpInfo;
+pub use outcome::{Failure, FailureKind, Gap, Gaps, Outcome, Reason, Verdict};
+pub use source::{DumpSource, Extent, ReadFault, Stability, Transform};

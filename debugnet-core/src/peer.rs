@@ -1,0 +1,280 @@
+//! The next hop, and the headers in front of every datagram to the server.
+//!
+//! Resolution asks for the server first, then for the gateway, in turn until
+//! the caller's patience ends. The first reply from either counts and is kept
+//! for the whole dump. Requests for our own address are answered at any time:
+//! otherwise the server forgets us in mid-dump.
+
+use core::net::Ipv4Addr;
+
+use zerocopy::FromBytes;
+use zerocopy::network_endian::U16;
+
+use crate::addr::MacAddr;
+use crate::nic::HEADER_MAX;
+use crate::time::Instant;
+use crate::wire::Writer;
+use crate::wire::arp::{self, ArpPacket};
+use crate::wire::checksum::Sum;
+use crate::wire::debugnet::MessageHeader;
+use crate::wire::ethernet::{
+    ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_VLAN, EthernetHeader, VlanTag,
+};
+use crate::wire::ipv4::{Ipv4Header, PROTOCOL_UDP};
+use crate::wire::udp::{UdpHeader, pseudo_header_v4};
+
+/// Who we are and whom we talk to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Endpoints {
+    pub(crate) mac: MacAddr,
+    pub(crate) client: Ipv4Addr,
+    pub(crate) client_port: u16,
+    pub(crate) server: Ipv4Addr,
+    pub(crate) gateway: Option<Ipv4Addr>,
+    pub(crate) vlan: Option<u16>,
+}
+
+/// What a frame meant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Received<'f> {
+    /// Not for us, or not understood.
+    Ignored,
+    /// The next hop is known from now on.
+    Resolved(MacAddr),
+    /// Somebody asked for our address; the answer goes out next.
+    Asked,
+    /// Somebody else claims our address.
+    Conflict(MacAddr),
+    /// A datagram from the server to our port.
+    Datagram { port: u16, payload: &'f [u8] },
+    /// The server's datagram was damaged on the way.
+    BadChecksum,
+}
+
+/// How a frame's UDP checksum is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum UdpSum {
+    /// From the payload's folded sum.
+    Payload(u16),
+    /// By the NIC, over the pseudo-header sum left in the field.
+    Offload,
+}
+
+#[derive(Debug)]
+pub(crate) struct Peer {
+    ends: Endpoints,
+    next_hop: Option<MacAddr>,
+    /// Requests sent so far, and when the next is due.
+    asked: u32,
+    ask_at: Instant,
+    /// Who asked for our address.
+    reply_to: Option<(MacAddr, Ipv4Addr)>,
+}
+
+impl Peer {
+    /// Waits after the 1st, 2nd, ... request of a round; a NIC that is deaf
+    /// for its first second still hears the answer to the fourth.
+    const WAITS_US: [u64; 4] = [100_000, 200_000, 400_000, 800_000];
+
+    pub(crate) fn new(ends: Endpoints) -> Self {
+        Self { ends, next_hop: None, asked: 0, ask_at: Instant::ZERO, reply_to: None }
+    }
+
+    pub(crate) fn next_hop(&self) -> Option<MacAddr> {
+        self.next_hop
+    }
+
+    pub(crate) fn ends(&self) -> &Endpoints {
+        &self.ends
+    }
+
+    /// Address the next request asks for: four times the server, four times
+    /// the gateway if there is another one, and so on.
+    fn asking_for(&self) -> Ipv4Addr {
+        let round = self.asked >> 2;
+        match self.ends.gateway {
+            Some(gateway) if round & 1 == 1 => gateway,
+            _ => self.ends.server,
+        }
+    }
+
+    /// When [`Peer::poll_transmit`] has a frame.
+    pub(crate) fn poll_timeout(&self, now: Instant) -> Instant {
+        if self.reply_to.is_some() {
+            now
+        } else if self.next_hop.is_none() {
+            self.ask_at
+        } else {
+            Instant::NEVER
+        }
+    }
+
+    /// An ARP frame that is due, written to `buf`: its length. Commits nothing.
+    pub(crate) fn poll_transmit(&self, now: Instant, buf: &mut [u8; HEADER_MAX]) -> Option<usize> {
+        let own = (self.ends.mac, self.ends.client);
+        let (destination, packet) = if let Some((mac, ip)) = self.reply_to {
+            (mac, ArpPacket::new(arp::REPLY, own, (mac, ip)))
+        } else if self.next_hop.is_none() && now >= self.ask_at {
+            let target = (MacAddr::ZERO, self.asking_for());
+            (MacAddr::BROADCAST, ArpPacket::new(arp::REQUEST, own, target))
+        } else {
+            return None;
+        };
+        let mut writer = Writer::new(buf);
+        self.put_ethernet(&mut writer, destination, ETHERTYPE_ARP);
+        writer.put(&packet);
+        writer.finish()
+    }
+
+    /// The frame of the last [`Peer::poll_transmit`] went out.
+    pub(crate) fn on_sent(&mut self, now: Instant) {
+        if self.reply_to.take().is_none() {
+            let wait_us = Self::WAITS_US.get(self.asked as usize & 3).copied().unwrap_or(0);
+            self.asked = self.asked.wrapping_add(1);
+            self.ask_at = now.after(wait_us);
+        }
+    }
+
+    /// The headers of one message to `port`: everything in front of its
+    /// payload. Returns header length and offset of the UDP header.
+    pub(crate) fn encapsulate(
+        &self,
+        port: u16,
+        message: &MessageHeader,
+        sum: UdpSum,
+        buf: &mut [u8; HEADER_MAX],
+    ) -> Option<(usize, u16)> {
+        let next_hop = self.next_hop?;
+        let payload_len = u16::try_from(message.len.get()).ok()?;
+        let udp_len = payload_len.checked_add((UdpHeader::LEN + MessageHeader::LEN) as u16)?;
+        udp_len.checked_add(Ipv4Header::LEN as u16)?;
+        let mut udp = UdpHeader {
+            source: U16::new(self.ends.client_port),
+            destination: U16::new(port),
+            len: U16::new(udp_len),
+            checksum: U16::new(0),
+        };
+        let pseudo = pseudo_header_v4(self.ends.client, self.ends.server, udp_len);
+        udp.checksum = U16::new(match sum {
+            UdpSum::Offload => pseudo.folded(),
+            UdpSum::Payload(payload) => {
+                use zerocopy::IntoBytes;
+                pseudo.and(udp.as_bytes()).and(message.as_bytes()).plus(payload).udp_field()
+            }
+        });
+        let ip = Ipv4Header::udp(self.ends.client, self.ends.server, udp_len);
+        let mut writer = Writer::new(buf);
+        self.put_ethernet(&mut writer, next_hop, ETHERTYPE_IPV4);
+        writer.put(&ip);
+        writer.put(&udp);
+        writer.put(message);
+        let len = writer.finish()?;
+        let udp_start = len.checked_sub(UdpHeader::LEN + MessageHeader::LEN)?;
+        Some((len, u16::try_from(udp_start).ok()?))
+    }
+
+    fn put_ethernet(&self, writer: &mut Writer<'_>, destination: MacAddr, ethertype: u16) {
+        let outer = if self.ends.vlan.is_some() { ETHERTYPE_VLAN } else { ethertype };
+        writer.put(&EthernetHeader {
+            destination,
+            source: self.ends.mac,
+            ethertype: U16::new(outer),
+        });
+        if let Some(vlan) = self.ends.vlan {
+            writer.put(&VlanTag { tci: U16::new(vlan), ethertype: U16::new(ethertype) });
+        }
+    }
+
+    /// A frame from the NIC.
+    pub(crate) fn handle_frame<'f>(&mut self, frame: &'f [u8]) -> Received<'f> {
+        self.parse(frame).unwrap_or(Received::Ignored)
+    }
+
+    fn parse<'f>(&mut self, frame: &'f [u8]) -> Option<Received<'f>> {
+        let (ethernet, mut rest) = EthernetHeader::read_from_prefix(frame).ok()?;
+        let mut ethertype = ethernet.ethertype.get();
+        if let Some(vlan) = self.ends.vlan {
+            let (tag, inner) = VlanTag::read_from_prefix(rest).ok()?;
+            if ethertype != ETHERTYPE_VLAN || tag.id() != vlan {
+                return None;
+            }
+            (ethertype, rest) = (tag.ethertype.get(), inner);
+        }
+        let to_us = ethernet.destination == self.ends.mac;
+        match ethertype {
+            ETHERTYPE_ARP if to_us || ethernet.destination == MacAddr::BROADCAST => {
+                self.handle_arp(rest)
+            }
+            ETHERTYPE_IPV4 if to_us => self.handle_ipv4(rest),
+            _ => None,
+        }
+    }
+
+    fn handle_arp(&mut self, bytes: &[u8]) -> Option<Received<'static>> {
+        let (packet, _) = ArpPacket::read_from_prefix(bytes).ok()?;
+        let sender = Ipv4Addr::from(packet.sender_ip);
+        let target = Ipv4Addr::from(packet.target_ip);
+        if !packet.is_ethernet_ipv4()
+            || !packet.sender_mac.is_station()
+            || packet.sender_mac == self.ends.mac
+        {
+            return None;
+        }
+        if sender == self.ends.client {
+            return Some(Received::Conflict(packet.sender_mac));
+        }
+        match packet.operation.get() {
+            arp::REQUEST if target == self.ends.client => {
+                self.reply_to = Some((packet.sender_mac, sender));
+                Some(Received::Asked)
+            }
+            arp::REPLY
+                if self.next_hop.is_none()
+                    && target == self.ends.client
+                    && (sender == self.ends.server || Some(sender) == self.ends.gateway)
+                    && self.asked != 0 =>
+            {
+                self.next_hop = Some(packet.sender_mac);
+                Some(Received::Resolved(packet.sender_mac))
+            }
+            _ => None,
+        }
+    }
+
+    fn handle_ipv4<'f>(&mut self, bytes: &'f [u8]) -> Option<Received<'f>> {
+        let (ip, rest) = Ipv4Header::read_from_prefix(bytes).ok()?;
+        if self.next_hop.is_none()
+            || Ipv4Addr::from(ip.source) != self.ends.server
+            || Ipv4Addr::from(ip.destination) != self.ends.client
+            || ip.protocol != PROTOCOL_UDP
+            || !ip.is_plain()
+        {
+            return None;
+        }
+        // Trailing bytes are Ethernet padding.
+        let ip_payload_len = usize::from(ip.total_len.get()).checked_sub(Ipv4Header::LEN)?;
+        let datagram = rest.get(..ip_payload_len)?;
+        let (udp, _) = UdpHeader::read_from_prefix(datagram).ok()?;
+        let udp_len = udp.len.get();
+        let datagram = datagram.get(..usize::from(udp_len))?;
+        let payload = datagram.get(UdpHeader::LEN..)?;
+        if udp.destination.get() != self.ends.client_port {
+            return None;
+        }
+        if udp.checksum.get() != 0 {
+            let pseudo = pseudo_header_v4(self.ends.server, self.ends.client, udp_len);
+            if pseudo.and(datagram).complement() != 0 {
+                return Some(Received::BadChecksum);
+            }
+        }
+        Some(Received::Datagram { port: udp.source.get(), payload })
+    }
+}
+
+/// The folded sum of a payload that is at hand.
+pub(crate) fn payload_sum(payload: &[u8]) -> u16 {
+    Sum::of(payload).folded()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+//! How many messages may be in flight, and how fast they may leave.
+//!
+//! A delay-based window. Each round trip compares the smallest round-trip time
+//! it saw with the smallest of all: what is above it is standing queue. The
+//! window is steered so that about [`Congestion::queue_target`] messages stand
+//! in the bottleneck, which keeps the line busy and stays well below the 88
+//! packets a stock server's socket holds. Random loss says nothing about
+//! congestion and is not an input, except when it is massive or comes with a
+//! full queue.
+//!
+//! Frames leave through a token bucket filled at somewhat more than the
+//! window's own rate and as deep as one burst that a stock server absorbs.
+
+use crate::session::rtt::Rtt;
+use crate::time::Instant;
+
+/// Bytes of UDP and IP header the server's socket buffer is charged with each packet.
+const PACKET_OVERHEAD: u32 = 40;
+/// What a stock server takes back to back: 64 packets of 1448 B, 24 of 4096 B.
+const BURST_BYTES: u32 = 64 * (1448 + PACKET_OVERHEAD) + 4000;
+
+/// Tokens are counted in 1/1024 of a message.
+const TOKEN: u64 = 1024;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Congestion {
+    /// Messages that may be in flight.
+    window: u32,
+    window_max: u32,
+    burst: u32,
+    starting: bool,
+    /// Transmission number that ends the round: its ack, or that of a later one.
+    round_end: u32,
+    round_min_us: u64,
+    round_acked: u32,
+    round_lost: u32,
+    /// Whether the window, and not the source, limited the round.
+    round_limited: bool,
+    /// Rounds in a row without a standing queue.
+    calm_rounds: u32,
+    tokens: u64,
+    filled_at: Instant,
+    /// Set by a time-out of everything: one message a time-out until an ack comes.
+    probing: Option<u32>,
+}
+
+impl Congestion {
+    /// Fewest messages in flight once the path answers.
+    const WINDOW_MIN: u32 = 4;
+
+    /// For messages of `payload_len` bytes and `slots` of them.
+    pub(crate) fn new(slots: u32, payload_len: u32) -> Self {
+        let burst = BURST_BYTES
+            .checked_div(payload_len.saturating_add(PACKET_OVERHEAD))
+            .unwrap_or(1)
+            .clamp(1, 64)
+            .min(slots.max(1));
+        Self {
+            window: burst,
+            window_max: slots,
+            burst,
+            starting: true,
+            round_end: 0,
+            round_min_us: u64::MAX,
+            round_acked: 0,
+            round_lost: 0,
+            round_limited: false,
+            calm_rounds: 0,
+            tokens: u64::from(burst).saturating_mul(TOKEN),
+            filled_at: Instant::ZERO,
+            probing: None,
+        }
+    }
+
+    /// Messages meant to stand in the bottleneck's queue.
+    fn queue_target(&self) -> u32 {
+        self.burst.checked_div(4).unwrap_or(0).max(2)
+    }
+
+    /// Messages that may be in flight now.
+    pub(crate) fn window(&self) -> u32 {
+        if self.probing.is_some() { 1 } else { self.window }
+    }
+
+    /// Whether a message may leave now; else when to ask again.
+    pub(crate) fn may_send(&self, now: Instant, rtt: &Rtt) -> Result<(), Instant> {
+        let tokens = self.tokens_at(now, rtt);
+        if tokens >= TOKEN {
+            return Ok(());
+        }
+        let missing = TOKEN.saturating_sub(tokens);
+        let wait_us = missing.checked_div(self.fill_per_us(rtt)).unwrap_or(1).saturating_add(1);
+        Err(now.after(wait_us))
+    }
+
+    pub(crate) fn on_sent(&mut self, now: Instant, rtt: &Rtt) {
+        self.tokens = self.tokens_at(now, rtt).saturating_sub(TOKEN);
+        self.filled_at = now;
+    }
+
+    /// The window kept a message back.
+    pub(crate) fn on_limited(&mut self) {
+        self.round_limited = true;
+    }
+
+    fn tokens_at(&self, now: Instant, rtt: &Rtt) -> u64 {
+        let passed_us = now.since_us(self.filled_at);
+        let depth = u64::from(self.burst).saturating_mul(TOKEN);
+        self.tokens.saturating_add(passed_us.saturating_mul(self.fill_per_us(rtt))).min(depth)
+    }
+
+    /// Tokens a microsecond: twice the window's rate while it doubles each
+    /// round, a quarter above it afterwards.
+    fn fill_per_us(&self, rtt: &Rtt) -> u64 {
+        let gain_4 = if self.starting { 8 } else { 5 };
+        let tokens = u64::from(self.window()).saturating_mul(TOKEN).saturating_mul(gain_4) >> 2;
+        tokens.checked_div(rtt.srtt_us().max(1)).unwrap_or(0).max(1)
+    }
+
+    /// One message was acknowledged. `order` is the number of the transmission
+    /// that was answered, `newest` that of the last transmission so far, and
+    /// `rtt_us` the round trip if it is certain.
+    pub(crate) fn on_ack(&mut self, order: u32, newest: u32, rtt_us: Option<u64>, rtt: &Rtt) {
+        if let Some(before) = self.probing.take() {
+            self.window = before;
+            self.restart_round(newest);
+        }
+        self.round_acked = self.round_acked.saturating_add(1);
+        if let Some(rtt_us) = rtt_us {
+            self.round_min_us = self.round_min_us.min(rtt_us);
+        }
+        if self.starting && self.round_limited {
+            // Doubles each round; how far is decided at its end, and early if
+            // the queue is seen to grow within it.
+            self.window = self.window.saturating_add(1).min(self.window_max);
+        }
+        // Sequence space of transmissions: later ones are less than half of it ahead.
+        if order.wrapping_sub(self.round_end) < u32::MAX / 2 {
+            self.end_round(rtt);
+            self.restart_round(newest);
+        }
+    }
+
+    pub(crate) fn on_lost(&mut self) {
+        self.round_lost = self.round_lost.saturating_add(1);
+    }
+
+    /// Nothing was answered for a whole time-out.
+    pub(crate) fn on_timeout(&mut self) {
+        if self.probing.is_none() {
+            self.starting = false;
+            self.probing = Some(self.halved());
+        }
+    }
+
+    fn halved(&self) -> u32 {
+        (self.window >> 1).max(Self::WINDOW_MIN.min(self.window_max))
+    }
+
+    fn restart_round(&mut self, newest: u32) {
+        self.round_end = newest.wrapping_add(1);
+        self.round_min_us = u64::MAX;
+        self.round_acked = 0;
+        self.round_lost = 0;
+        self.round_limited = false;
+    }
+
+    fn end_round(&mut self, rtt: &Rtt) {
+        let (acked, lost) = (self.round_acked, self.round_lost);
+        // More than half of a real round lost is no bit error.
+        if lost > acked && lost > Self::WINDOW_MIN {
+            self.starting = false;
+            self.window = self.halved();
+            return;
+        }
+        if self.round_min_us == u64::MAX || rtt.min_us() == 0 && rtt.granularity_us() <= 1 {
+            return;
+        }
+        let base_us = rtt.min_us().max(1);
+        // A clock of coarse steps shows a step of delay where there may be none.
+        let standing_us = self
+            .round_min_us
+            .saturating_sub(base_us)
+            .saturating_sub(rtt.granularity_us().saturating_sub(1));
+        let loaded_us = base_us.saturating_add(standing_us);
+        // Little's law: what stands in the queue is its share of the round trip.
+        let queued =
+            u64::from(self.window).saturating_mul(standing_us).checked_div(loaded_us).unwrap_or(0);
+        let target = u64::from(self.queue_target());
+        let path =
+            u64::from(self.window).saturating_mul(base_us).checked_div(loaded_us).unwrap_or(0);
+        if self.starting {
+            if queued > target {
+                self.starting = false;
+                self.set_window(path.saturating_add(target));
+            }
+            return;
+        }
+        self.calm_rounds =
+            if queued.saturating_mul(2) < target { self.calm_rounds.saturating_add(1) } else { 0 };
+        if !self.round_limited && queued <= target {
+            return;
+        }
+        let aim = path.saturating_add(target);
+        // Half the way at a time; a path that stays calm has grown, and is
+        // followed twice as fast each round.
+        let mut next = u64::from(self.window).saturating_add(aim).div_ceil(2);
+        if self.calm_rounds > 4 {
+            let step = target << self.calm_rounds.saturating_sub(4).min(6);
+            next = next.max(u64::from(self.window).saturating_add(step));
+        }
+        self.set_window(next);
+    }
+
+    fn set_window(&mut self, window: u64) {
+        let floor = Self::WINDOW_MIN.min(self.window_max);
+        self.window =
+            u32::try_from(window).unwrap_or(u32::MAX).clamp(floor, self.window_max.max(floor));
+    }
+}

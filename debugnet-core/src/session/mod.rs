@@ -1,0 +1,551 @@
+//! One debugnet conversation over a datagram path: herald, port adoption,
+//! window, retransmission.
+//!
+//! It knows no IP, no NIC, no clock and no netdump message: datagrams go in as
+//! a port and bytes, messages come out as slots, time is an argument. The
+//! window is N slots that hold N *unacknowledged* messages, not N consecutive
+//! ones: a message lost twice does not stop the others.
+//!
+//! A slot is on one of four lists. `free` and `fresh` (queued, never sent) and
+//! `lost` (to be sent again) are queues; `flight` is ordered by sending, which
+//! is what makes loss detection O(1): when a later transmission is answered and
+//! an earlier one is not, the earlier one is lost, give or take a tolerance for
+//! reordering (after RFC 8985).
+
+mod congestion;
+mod rtt;
+mod slots;
+
+use crate::nic::TxTicket;
+use crate::time::Instant;
+use crate::wire::debugnet::Ack;
+
+use congestion::Congestion;
+use rtt::Rtt;
+use slots::{List, Slots};
+pub use slots::{Message, Slot, SlotId, Stored};
+
+pub(crate) use slots::SPAN;
+
+/// Where the conversation stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+enum State {
+    /// Before the herald.
+    Idle,
+    /// The herald with this sequence number waits for its ack.
+    Heralding { seqno: u32 },
+    /// The server answered, and is reached at this port from now on.
+    Established { port: u16 },
+}
+
+/// What a datagram meant.
+#[derive(Clone, Copy, Debug)]
+pub enum Heard {
+    /// It acknowledged this message for the first time. The slot is free again;
+    /// a cell in it is the caller's to hand back, with the ticket beside it.
+    Acked {
+        /// The message.
+        message: Message,
+        /// Its sequence number.
+        seqno: u32,
+        /// Its last transmission.
+        ticket: TxTicket,
+    },
+    /// An ack of nothing alive: late, repeated, or forged.
+    Stale {
+        /// The number it named.
+        seqno: u32,
+    },
+    /// From another port than the one adopted.
+    WrongPort {
+        /// The port it came from.
+        port: u16,
+    },
+    /// No ack: a message of the peer's own.
+    Message,
+}
+
+/// Counts of a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Counters {
+    /// Messages given to the session.
+    pub messages: u32,
+    /// Frames that carried one, first time and again.
+    pub transmissions: u32,
+    /// Frames that carried one again.
+    pub retransmits: u32,
+    /// Messages acknowledged.
+    pub acked: u32,
+    /// Acks of nothing alive.
+    pub stale_acks: u32,
+    /// Datagrams from another port than the adopted one.
+    pub wrong_port: u32,
+    /// Time-outs with nothing answered.
+    pub timeouts: u32,
+}
+
+/// One conversation. `'m` is the caller's memory.
+#[derive(Debug)]
+pub struct Session<'m> {
+    slots: Slots<'m>,
+    free: List,
+    fresh: List,
+    flight: List,
+    lost: List,
+    state: State,
+    /// Oldest sequence number that may be alive.
+    base: u32,
+    next_seqno: u32,
+    /// Number of the last transmission.
+    order: u32,
+    /// The latest-sent transmission that was answered, and its round trip.
+    newest: Option<Newest>,
+    tolerance: Tolerance,
+    rtt: Rtt,
+    congestion: Congestion,
+    /// When the last ack arrived, or the flight began.
+    heard_at: Instant,
+    /// Time-outs in a row, for the back-off.
+    backoff: u32,
+    probed: bool,
+    counters: Counters,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Newest {
+    sent_at: Instant,
+    order: u32,
+    rtt_us: u64,
+}
+
+/// How much reordering is taken for granted: eighths of the smallest round
+/// trip, more after each loss that proved to be none, less with time.
+#[derive(Clone, Copy, Debug)]
+struct Tolerance {
+    eighths: u32,
+    good: u32,
+}
+
+impl Tolerance {
+    const MIN: u32 = 2;
+    const MAX: u32 = 64;
+    /// Retransmissions that were needed before the tolerance shrinks again.
+    const PATIENCE: u32 = 16;
+
+    fn window_us(self, rtt: &Rtt) -> u64 {
+        rtt.min_us().saturating_mul(u64::from(self.eighths)) >> 3
+    }
+
+    fn was_spurious(&mut self) {
+        self.eighths = self.eighths.saturating_mul(2).min(Self::MAX);
+        self.good = 0;
+    }
+
+    fn was_needed(&mut self) {
+        self.good = self.good.saturating_add(1);
+        if self.good >= Self::PATIENCE {
+            self.good = 0;
+            self.eighths = (self.eighths.saturating_sub(1)).max(Self::MIN);
+        }
+    }
+}
+
+impl<'m> Session<'m> {
+    /// First sequence number, as the stock client's.
+    pub const FIRST_SEQNO: u32 = 1;
+
+    /// A session over the caller's memory for messages of up to `payload_len`
+    /// bytes. `index` must be `8 * slots.len()` long and a power of two
+    /// ([`arm`](crate::arm) checks it).
+    pub fn new(slots: &'m mut [Slot], index: &'m mut [u16], payload_len: u16) -> Self {
+        Self::starting_at(slots, index, payload_len, Self::FIRST_SEQNO)
+    }
+
+    /// As [`Session::new`], numbering from `seqno`.
+    pub(crate) fn starting_at(
+        slots: &'m mut [Slot],
+        index: &'m mut [u16],
+        payload_len: u16,
+        seqno: u32,
+    ) -> Self {
+        let congestion = Congestion::new(slots.len() as u32, u32::from(payload_len));
+        let (slots, free) = Slots::new(slots, index);
+        Self {
+            slots,
+            free,
+            fresh: List::EMPTY,
+            flight: List::EMPTY,
+            lost: List::EMPTY,
+            state: State::Idle,
+            base: seqno,
+            next_seqno: seqno,
+            order: 0,
+            newest: None,
+            tolerance: Tolerance { eighths: Tolerance::MIN, good: 0 },
+            rtt: Rtt::new(),
+            congestion,
+            heard_at: Instant::ZERO,
+            backoff: 0,
+            probed: false,
+            counters: Counters::default(),
+        }
+    }
+
+    // Getters.
+
+    /// Whether another message can be queued.
+    pub fn has_room(&self) -> bool {
+        !self.free.is_empty() && self.next_seqno.wrapping_sub(self.base) < self.slots.span()
+    }
+
+    /// Whether every message queued so far has been acknowledged.
+    pub fn is_idle(&self) -> bool {
+        self.fresh.is_empty() && self.flight.is_empty() && self.lost.is_empty()
+    }
+
+    /// Oldest sequence number that may be alive.
+    pub(crate) fn base(&self) -> u32 {
+        self.base
+    }
+
+    /// Messages queued and never sent.
+    pub fn queued(&self) -> usize {
+        self.fresh.len()
+    }
+
+    /// Messages sent and not acknowledged.
+    pub fn unacked(&self) -> usize {
+        self.flight.len().saturating_add(self.lost.len())
+    }
+
+    /// The server's port, once its ack of the herald taught it.
+    pub fn server_port(&self) -> Option<u16> {
+        match self.state {
+            State::Established { port } => Some(port),
+            _ => None,
+        }
+    }
+
+    /// What was counted so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Smoothed round trip in microseconds, once measured.
+    pub fn srtt_us(&self) -> Option<u64> {
+        self.rtt.known().then(|| self.rtt.srtt_us())
+    }
+
+    /// Messages that may be in flight now.
+    pub fn window(&self) -> u32 {
+        self.congestion.window()
+    }
+
+    /// What a slot holds: message, sequence number, transmissions so far.
+    pub fn message(&self, id: SlotId) -> Option<(Message, u32, u16)> {
+        let slot = self.slots.get(id)?;
+        Some((slot.message, slot.seqno, slot.tries))
+    }
+
+    /// Every message not yet acknowledged, in no particular order.
+    pub fn pending(&self) -> impl Iterator<Item = (Message, u32, u16)> + '_ {
+        [self.fresh, self.flight, self.lost].into_iter().flat_map(move |list| {
+            let mut next = list.first();
+            core::iter::from_fn(move || {
+                let slot = self.slots.get(next?)?;
+                next = self.slots.after(next?);
+                Some((slot.message, slot.seqno, slot.tries))
+            })
+            .take(list.len())
+        })
+    }
+
+    // Commands.
+
+    /// Queues the herald, the first message of all. Nothing else is sent until it is acknowledged.
+    pub fn herald(&mut self, message: Message) -> Result<(), WindowFull> {
+        let seqno = self.send(message)?;
+        self.state = State::Heralding { seqno };
+        Ok(())
+    }
+
+    /// Queues a message and returns its sequence number.
+    ///
+    /// # Errors
+    /// [`WindowFull`] when there is no slot, or the oldest unacknowledged
+    /// message is too far behind; try again after an ack.
+    pub fn send(&mut self, message: Message) -> Result<u32, WindowFull> {
+        if !self.has_room() {
+            return Err(WindowFull);
+        }
+        let id = self.slots.pop_front(&mut self.free).ok_or(WindowFull)?;
+        let seqno = self.next_seqno;
+        self.next_seqno = seqno.wrapping_add(1);
+        self.slots.bind(seqno, id);
+        if let Some(slot) = self.slots.get_mut(id) {
+            slot.message = message;
+            slot.tries = 0;
+            slot.in_flight = false;
+            slot.ticket = TxTicket::NONE;
+        }
+        self.slots.push_back(&mut self.fresh, id);
+        self.counters.messages = self.counters.messages.wrapping_add(1);
+        Ok(seqno)
+    }
+
+    /// Moves a message's payload, for a range that proved not to hold still.
+    pub fn restore(&mut self, id: SlotId, stored: Stored, sum: Option<u16>) {
+        if let Some(slot) = self.slots.get_mut(id) {
+            slot.message.stored = stored;
+            slot.message.sum = sum;
+        }
+    }
+
+    // Input.
+
+    /// A datagram from the server's address.
+    pub fn handle_datagram(&mut self, now: Instant, port: u16, datagram: &[u8]) -> Heard {
+        self.rtt.saw(now);
+        let Some(ack) = Ack::parse(datagram) else { return Heard::Message };
+        let seqno = ack.seqno.get();
+        match self.state {
+            State::Established { port: adopted } if adopted != port => {
+                self.counters.wrong_port = self.counters.wrong_port.saturating_add(1);
+                return Heard::WrongPort { port };
+            }
+            State::Heralding { seqno: herald } if herald == seqno => {}
+            State::Established { .. } => {}
+            _ => return self.stale(seqno),
+        }
+        let Some(id) = self.slots.find(seqno) else { return self.stale(seqno) };
+        let Some(slot) = self.slots.get(id).copied() else { return self.stale(seqno) };
+        if slot.tries == 0 {
+            // Nobody can acknowledge what was never sent.
+            return self.stale(seqno);
+        }
+        if self.state == (State::Heralding { seqno }) {
+            self.state = State::Established { port };
+        }
+        self.acked(now, id, &slot);
+        Heard::Acked { message: slot.message, seqno, ticket: slot.ticket }
+    }
+
+    fn stale(&mut self, seqno: u32) -> Heard {
+        self.counters.stale_acks = self.counters.stale_acks.saturating_add(1);
+        Heard::Stale { seqno }
+    }
+
+    fn acked(&mut self, now: Instant, id: SlotId, slot: &Slot) {
+        let herald = slot.seqno == self.base && self.counters.acked == 0;
+        if slot.in_flight {
+            self.slots.remove(&mut self.flight, id);
+        } else {
+            self.slots.remove(&mut self.lost, id);
+            self.tolerance.was_spurious();
+        }
+        self.slots.unbind(slot.seqno);
+        self.slots.push_back(&mut self.free, id);
+        self.advance_base();
+        self.counters.acked = self.counters.acked.wrapping_add(1);
+        self.heard_at = now;
+        self.backoff = 0;
+        self.probed = false;
+
+        let rtt_us = now.since_us(slot.sent_at);
+        // An ack sooner than any round trip answers an earlier transmission.
+        let certain = slot.tries == 1;
+        let early = !certain && rtt_us < self.rtt.min_us();
+        if early {
+            self.tolerance.was_spurious();
+        } else if !certain {
+            self.tolerance.was_needed();
+        }
+        // The herald's ack took the time to open files: no measure of the path.
+        if certain && !herald {
+            self.rtt.sample(now, rtt_us);
+        }
+        let sample = (certain && !herald).then_some(rtt_us);
+        self.congestion.on_ack(slot.order, self.order, sample, &self.rtt);
+        let newer = self.newest.is_none_or(|newest| is_after(slot.order, newest.order));
+        if newer && !early && !herald {
+            self.newest = Some(Newest { sent_at: slot.sent_at, order: slot.order, rtt_us });
+        }
+        self.detect_losses(now);
+    }
+
+    fn advance_base(&mut self) {
+        // Every number passed here was acknowledged once: amortised O(1).
+        while self.base != self.next_seqno && self.slots.find(self.base).is_none() {
+            self.base = self.base.wrapping_add(1);
+        }
+    }
+
+    /// Declares lost what was sent before the newest answered transmission and
+    /// has had its time. Each transmission is looked at once in all.
+    fn detect_losses(&mut self, now: Instant) {
+        let Some(newest) = self.newest else { return };
+        let slack_us = newest.rtt_us.saturating_add(self.tolerance.window_us(&self.rtt));
+        while let Some(id) = self.flight.first() {
+            let Some(slot) = self.slots.get(id) else { return };
+            let overtaken = is_after(newest.order, slot.order) && newest.sent_at >= slot.sent_at;
+            if !overtaken || now < slot.sent_at.after(slack_us) {
+                return;
+            }
+            self.lose(id);
+        }
+    }
+
+    /// When [`Session::detect_losses`] will find the next one without a further ack.
+    fn loss_due(&self) -> Option<Instant> {
+        let newest = self.newest?;
+        let slot = self.slots.get(self.flight.first()?)?;
+        let slack_us = newest.rtt_us.saturating_add(self.tolerance.window_us(&self.rtt));
+        (is_after(newest.order, slot.order) && newest.sent_at >= slot.sent_at)
+            .then(|| slot.sent_at.after(slack_us))
+    }
+
+    fn lose(&mut self, id: SlotId) {
+        self.slots.remove(&mut self.flight, id);
+        if let Some(slot) = self.slots.get_mut(id) {
+            slot.in_flight = false;
+        }
+        self.slots.push_back(&mut self.lost, id);
+        self.congestion.on_lost();
+    }
+
+    fn rto_us(&self) -> u64 {
+        if matches!(self.state, State::Heralding { .. }) {
+            return Rtt::INITIAL_RTO_US;
+        }
+        let rto_us = self.rtt.rto_us();
+        rto_us.checked_shl(self.backoff).unwrap_or(u64::MAX).clamp(rto_us, Rtt::INITIAL_RTO_US)
+    }
+
+    /// The instants at which silence means something: (probe of the tail, time-out of everything).
+    fn silence_due(&self) -> Option<(Instant, Instant)> {
+        let oldest = self.slots.get(self.flight.first()?)?;
+        let since = self.heard_at.max(oldest.sent_at);
+        let probe = if self.rtt.known() && !self.probed && self.backoff == 0 {
+            since.after(self.rtt.probe_us())
+        } else {
+            Instant::NEVER
+        };
+        Some((probe, since.after(self.rto_us())))
+    }
+
+    /// Time has passed: losses become known, silence becomes a time-out.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.rtt.saw(now);
+        self.detect_losses(now);
+        let Some((probe, timeout)) = self.silence_due() else { return };
+        if now >= timeout {
+            self.counters.timeouts = self.counters.timeouts.saturating_add(1);
+            self.backoff = self.backoff.saturating_add(1).min(16);
+            self.congestion.on_timeout();
+            // Bounded by the slots: each pass takes one off the flight.
+            while let Some(id) = self.flight.first() {
+                self.lose(id);
+            }
+        } else if now >= probe {
+            // The last of a burst has no later ack to tell of its loss. The
+            // oldest is sent again: if it was lost, that is no waste, and its
+            // ack tells of all the others.
+            self.probed = true;
+            if let Some(id) = self.flight.first() {
+                self.lose(id);
+            }
+        }
+    }
+
+    // Output.
+
+    /// When [`Session::handle_timeout`] or [`Session::poll_transmit`] has something to do next.
+    pub fn poll_timeout(&self, now: Instant) -> Instant {
+        let silence = self.silence_due().map_or(Instant::NEVER, |(probe, rto)| probe.min(rto));
+        let loss = self.loss_due().unwrap_or(Instant::NEVER);
+        let sending = match self.blocked(now) {
+            Blocked::No => now,
+            Blocked::Until(then) => then,
+            Blocked::ByWindow | Blocked::Empty => Instant::NEVER,
+        };
+        silence.min(loss).min(sending)
+    }
+
+    fn blocked(&self, now: Instant) -> Blocked {
+        if self.lost.is_empty() && self.fresh.is_empty() {
+            return Blocked::Empty;
+        }
+        // Heralds are paced by their time-out alone.
+        if matches!(self.state, State::Heralding { .. }) {
+            return Blocked::No;
+        }
+        if self.flight.len() >= self.congestion.window() as usize {
+            return Blocked::ByWindow;
+        }
+        match self.congestion.may_send(now, &self.rtt) {
+            Ok(()) => Blocked::No,
+            Err(then) => Blocked::Until(then),
+        }
+    }
+
+    /// The message to send next: a lost one before a new one. Commits nothing;
+    /// [`Session::on_sent`] does.
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<SlotId> {
+        match self.blocked(now) {
+            Blocked::No => self.lost.first().or_else(|| self.fresh.first()),
+            Blocked::ByWindow => {
+                self.congestion.on_limited();
+                None
+            }
+            Blocked::Until(_) | Blocked::Empty => None,
+        }
+    }
+
+    /// The message of the last [`Session::poll_transmit`] went to the NIC under `ticket`.
+    pub fn on_sent(&mut self, now: Instant, id: SlotId, ticket: TxTicket) {
+        self.rtt.saw(now);
+        let Some(tries) = self.slots.get(id).map(|slot| slot.tries) else { return };
+        if tries == 0 {
+            self.slots.remove(&mut self.fresh, id);
+        } else {
+            self.slots.remove(&mut self.lost, id);
+            self.counters.retransmits = self.counters.retransmits.wrapping_add(1);
+        }
+        self.counters.transmissions = self.counters.transmissions.wrapping_add(1);
+        self.order = self.order.wrapping_add(1);
+        if let Some(slot) = self.slots.get_mut(id) {
+            slot.tries = tries.saturating_add(1);
+            slot.ticket = ticket;
+            slot.sent_at = now;
+            slot.order = self.order;
+            slot.in_flight = true;
+        }
+        if self.flight.is_empty() {
+            self.heard_at = now;
+        }
+        self.slots.push_back(&mut self.flight, id);
+        self.congestion.on_sent(now, &self.rtt);
+    }
+}
+
+enum Blocked {
+    No,
+    Until(Instant),
+    ByWindow,
+    Empty,
+}
+
+/// No slot is free for a new message; try again after an ack.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WindowFull;
+
+/// Whether transmission `a` came after `b`; numbers wrap.
+fn is_after(a: u32, b: u32) -> bool {
+    let distance = a.wrapping_sub(b);
+    distance != 0 && distance < u32::MAX / 2
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+//! Round-trip time: smoothed estimate, variance, minimum, and the retransmission
+//! time-out made from them (RFC 6298 with a floor fit for a LAN).
+
+use crate::time::Instant;
+
+/// Round-trip estimator. All values in microseconds.
+#[derive(Clone, Debug)]
+pub(crate) struct Rtt {
+    /// Smoothed, in eighths of a microsecond; 0 before the first sample.
+    srtt_8: u64,
+    /// Mean deviation, in quarters of a microsecond.
+    rttvar_4: u64,
+    min: MinFilter,
+    granularity_us: u64,
+    last_seen: Instant,
+}
+
+impl Rtt {
+    /// Time-out before anything is known: a late copy of a herald kills a
+    /// healthy dump on a stock server, so the first one waits a full second.
+    pub(crate) const INITIAL_RTO_US: u64 = 1_000_000;
+    /// A server on the same machine or switch answers within this even when busy.
+    const RTO_FLOOR_US: u64 = 10_000;
+    const RTO_CEILING_US: u64 = 1_000_000;
+    /// A clock that ticks slower than this is no clock.
+    const GRANULARITY_MAX_US: u64 = 50_000;
+
+    pub(crate) const fn new() -> Self {
+        Self {
+            srtt_8: 0,
+            rttvar_4: 0,
+            min: MinFilter::new(),
+            granularity_us: Self::GRANULARITY_MAX_US,
+            last_seen: Instant::ZERO,
+        }
+    }
+
+    /// Learns the clock's step from the instants it shows.
+    pub(crate) fn saw(&mut self, now: Instant) {
+        let step = now.since_us(self.last_seen);
+        if step != 0 {
+            if self.last_seen != Instant::ZERO {
+                self.granularity_us = self.granularity_us.min(step);
+            }
+            self.last_seen = now;
+        }
+    }
+
+    /// One unambiguous measurement.
+    pub(crate) fn sample(&mut self, now: Instant, rtt_us: u64) {
+        self.min.add(now, rtt_us);
+        let sample_8 = rtt_us.saturating_mul(8);
+        if self.srtt_8 == 0 {
+            self.srtt_8 = sample_8.max(1);
+            self.rttvar_4 = rtt_us.saturating_mul(2);
+            return;
+        }
+        let srtt_us = self.srtt_8 >> 3;
+        let error_us = srtt_us.abs_diff(rtt_us);
+        // rttvar += (|error| - rttvar) / 4; srtt += (sample - srtt) / 8.
+        self.rttvar_4 = self.rttvar_4.saturating_sub(self.rttvar_4 >> 2).saturating_add(error_us);
+        self.srtt_8 = self.srtt_8.saturating_sub(self.srtt_8 >> 3).saturating_add(rtt_us).max(1);
+    }
+
+    pub(crate) fn known(&self) -> bool {
+        self.srtt_8 != 0
+    }
+
+    /// Smoothed round trip; the initial time-out before the first sample.
+    pub(crate) fn srtt_us(&self) -> u64 {
+        if self.known() { self.srtt_8 >> 3 } else { Self::INITIAL_RTO_US }
+    }
+
+    /// Smallest round trip of the last seconds, 0 before the first sample.
+    pub(crate) fn min_us(&self) -> u64 {
+        self.min.get()
+    }
+
+    /// Step of the clock: no difference below it means anything.
+    pub(crate) fn granularity_us(&self) -> u64 {
+        self.granularity_us
+    }
+
+    /// Retransmission time-out without back-off.
+    pub(crate) fn rto_us(&self) -> u64 {
+        if !self.known() {
+            return Self::INITIAL_RTO_US;
+        }
+        self.srtt_us()
+            .saturating_add(self.rttvar_4.max(self.granularity_us))
+            .clamp(Self::RTO_FLOOR_US, Self::RTO_CEILING_US)
+    }
+
+    /// When a tail with no later ack is probed: two round trips and room for the clock's step.
+    pub(crate) fn probe_us(&self) -> u64 {
+        self.srtt_us()
+            .saturating_mul(2)
+            .saturating_add(self.rttvar_4)
+            .saturating_add(self.granularity_us.saturating_mul(2))
+            .min(self.rto_us())
+    }
+}
+
+/// Minimum over the last [`MinFilter::SPAN_US`] to twice that, in two buckets.
+#[derive(Clone, Debug)]
+struct MinFilter {
+    current_us: u64,
+    previous_us: u64,
+    bucket_end: Instant,
+}
+
+impl MinFilter {
+    const SPAN_US: u64 = 10_000_000;
+
+    const fn new() -> Self {
+        Self { current_us: u64::MAX, previous_us: u64::MAX, bucket_end: Instant::ZERO }
+    }
+
+    fn add(&mut self, now: Instant, value_us: u64) {
+        if now >= self.bucket_end {
+            self.previous_us = self.current_us;
+            self.current_us = u64::MAX;
+            self.bucket_end = now.after(Self::SPAN_US);
+        }
+        self.current_us = self.current_us.min(value_us);
+    }
+
+    fn get(&self) -> u64 {
+        match self.current_us.min(self.previous_us) {
+            u64::MAX => 0,
+            min => min,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(us: u64) -> Instant {
+        Instant::from_micros(us)
+    }
+
+    #[test]
+    fn constant_path_converges_to_it() {
+        let mut rtt = Rtt::new();
+        assert_eq!(rtt.rto_us(), Rtt::INITIAL_RTO_US);
+        for i in 1..200 {
+            rtt.saw(at(i * 10));
+            rtt.sample(at(i * 10), 20_000);
+        }
+        assert_eq!(rtt.srtt_us(), 20_000);
+        assert_eq!(rtt.min_us(), 20_000);
+        assert!((20_000..21_000).contains(&rtt.rto_us()), "{}", rtt.rto_us());
+    }
+
+    #[test]
+    fn a_lan_keeps_the_floor() {
+        let mut rtt = Rtt::new();
+        for i in 1..200 {
+            rtt.saw(at(i));
+            rtt.sample(at(i), 100);
+        }
+        assert_eq!(rtt.rto_us(), Rtt::RTO_FLOOR_US);
+        assert!(rtt.probe_us() < 1000, "{}", rtt.probe_us());
+    }
+
+    #[test]
+    fn the_clock_step_is_learned() {
+        let mut rtt = Rtt::new();
+        for i in 1..10 {
+            rtt.saw(at(i * 500));
+        }
+        assert_eq!(rtt.granularity_us(), 500);
+    }
+
+    #[test]
+    fn the_minimum_is_forgotten_in_the_end() {
+        let mut rtt = Rtt::new();
+        rtt.sample(at(0), 100);
+        rtt.sample(at(11_000_000), 900);
+        assert_eq!(rtt.min_us(), 100);
+        rtt.sample(at(22_000_000), 900);
+        assert_eq!(rtt.min_us(), 900);
+    }
+}

@@ -1,0 +1,254 @@
+//! From the session's next message to the NIC's next frame: where a payload is
+//! fetched from, and every copy of one.
+
+use crate::client::{Client, Transmit};
+use crate::dump::{DumpSource, FailureKind, stage};
+use crate::nic::{
+    Capabilities, Checksum, ChecksumOffload, HEADER_MAX, Nic, Payload, PayloadKind, TxError,
+    TxFrame, TxTicket,
+};
+use crate::peer::{UdpSum, payload_sum};
+use crate::pool::{CellId, PacketPool};
+use crate::session::{Message, SlotId, Stored};
+use crate::time::Instant;
+use crate::wire::udp::UdpHeader;
+
+/// What one step sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Sent {
+    pub(crate) frames: usize,
+    /// One of them carried a message.
+    pub(crate) data: bool,
+    /// The device or the pool has no room now.
+    pub(crate) blocked: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Transmitter {
+    header: [u8; HEADER_MAX],
+    pub(crate) bytes_read: u64,
+    pub(crate) bytes_copied: u64,
+}
+
+/// Transmissions after which a summed range is taken to be changing under us.
+const TRIES_BEFORE_STAGING: u16 = 2;
+
+/// A frame that did not go out.
+enum Refused {
+    /// Try again later; nothing was lost.
+    Later,
+    For(FailureKind),
+}
+
+/// What a message's frame is made from.
+struct Parcel {
+    message: Message,
+    seqno: u32,
+    tries: u16,
+}
+
+impl Transmitter {
+    pub(crate) const fn new() -> Self {
+        Self { header: [0; HEADER_MAX], bytes_read: 0, bytes_copied: 0 }
+    }
+
+    /// Sends up to `most` frames and rings the doorbell once.
+    #[allow(clippy::too_many_arguments, reason = "the parts are borrowed from one dump")]
+    pub(crate) fn send(
+        &mut self,
+        now: Instant,
+        client: &mut Client<'_>,
+        nic: &mut dyn Nic,
+        source: &mut dyn DumpSource,
+        pool: &mut PacketPool<'_>,
+        caps: &Capabilities,
+        most: usize,
+    ) -> Result<Sent, FailureKind> {
+        let mut sent = Sent::default();
+        for _ in 0..most {
+            let Some(next) = client.poll_transmit(now, &mut self.header) else { break };
+            let ticket = match next {
+                Transmit::Control { len } => self.control(nic, len),
+                Transmit::Message(id) => self.message(client, id, nic, source, pool, caps),
+            };
+            match ticket {
+                Ok(ticket) => {
+                    client.on_sent(now, next, ticket);
+                    sent.frames = sent.frames.saturating_add(1);
+                    sent.data |= matches!(next, Transmit::Message(_));
+                }
+                Err(Refused::Later) => {
+                    sent.blocked = true;
+                    break;
+                }
+                Err(Refused::For(kind)) => return Err(kind),
+            }
+        }
+        if sent.frames != 0 || sent.blocked {
+            nic.kick();
+        }
+        Ok(sent)
+    }
+
+    fn control(&mut self, nic: &mut dyn Nic, len: usize) -> Result<TxTicket, Refused> {
+        let header = self.header.get(..len).unwrap_or(&[]);
+        let frame = TxFrame { header, payload: Payload::None, checksum: Checksum::Complete };
+        nic.transmit(&frame).map_err(Refused::from)
+    }
+
+    fn message(
+        &mut self,
+        client: &mut Client<'_>,
+        id: SlotId,
+        nic: &mut dyn Nic,
+        source: &mut dyn DumpSource,
+        pool: &mut PacketPool<'_>,
+        caps: &Capabilities,
+    ) -> Result<TxTicket, Refused> {
+        let Some((message, seqno, tries)) = client.session.message(id) else {
+            return Err(Refused::Later);
+        };
+        let mut parcel = Parcel { message, seqno, tries };
+        if parcel.tries >= TRIES_BEFORE_STAGING
+            && caps.payload == PayloadKind::Dma
+            && let (Stored::Range(range), Some(_)) = (parcel.message.stored, parcel.message.sum)
+            && let Some(cell) = pool.take()
+        {
+            // Twice in vain: perhaps a device still writes there, and the sum
+            // no longer fits. A copy holds still. Without a cell, or if it
+            // cannot be read, the range is tried once more as it is.
+            match self.copy(source, pool, range, cell) {
+                Ok(()) => {
+                    parcel.message.stored = Stored::Cell(cell);
+                    parcel.message.sum =
+                        Some(payload_sum(pool.bytes(cell, usize::from(parcel.message.len))));
+                    client.session.restore(id, parcel.message.stored, parcel.message.sum);
+                }
+                Err(_) => pool.release(cell, TxTicket::NONE, TxTicket::NONE),
+            }
+        }
+        let len = usize::from(parcel.message.len);
+        match (parcel.message.stored, caps.payload) {
+            (Stored::None, _) => self.frame(client, &parcel, nic, caps, Payload::None),
+            (Stored::Cell(cell), PayloadKind::Bytes) => {
+                self.frame(client, &parcel, nic, caps, Payload::Bytes(pool.bytes(cell, len)))
+            }
+            (Stored::Cell(cell), PayloadKind::Dma) => {
+                let range =
+                    pool.phys(cell, len).ok_or(Refused::For(FailureKind::CellsNotReachable))?;
+                self.frame(client, &parcel, nic, caps, Payload::Dma(&[range]))
+                    .map_err(Refused::for_a_cell)
+            }
+            (Stored::Range(range), PayloadKind::Dma) => {
+                match self.frame(client, &parcel, nic, caps, Payload::Dma(&[range])) {
+                    Err(Refused::For(FailureKind::Transmit(TxError::NotReachable))) => {
+                        self.bounce(client, parcel, nic, source, pool, caps)
+                    }
+                    other => other,
+                }
+            }
+            (Stored::Range(_), PayloadKind::Bytes) => {
+                self.bounce(client, parcel, nic, source, pool, caps)
+            }
+        }
+    }
+
+    /// Sends a copy whose source can be read again: the cell is free as soon
+    /// as the device is done with it.
+    fn bounce(
+        &mut self,
+        client: &Client<'_>,
+        mut parcel: Parcel,
+        nic: &mut dyn Nic,
+        source: &mut dyn DumpSource,
+        pool: &mut PacketPool<'_>,
+        caps: &Capabilities,
+    ) -> Result<TxTicket, Refused> {
+        let Stored::Range(range) = parcel.message.stored else { return Err(Refused::Later) };
+        let cell = pool.take().ok_or(Refused::Later)?;
+        let len = usize::from(parcel.message.len);
+        let result = match self.copy(source, pool, range, cell) {
+            Err(kind) => Err(Refused::For(kind)),
+            Ok(()) => {
+                parcel.message.sum = Some(payload_sum(pool.bytes(cell, len)));
+                match (caps.payload, pool.phys(cell, len)) {
+                    (PayloadKind::Bytes, _) => {
+                        let bytes = Payload::Bytes(pool.bytes(cell, len));
+                        self.frame(client, &parcel, nic, caps, bytes)
+                    }
+                    (PayloadKind::Dma, Some(copy)) => self
+                        .frame(client, &parcel, nic, caps, Payload::Dma(&[copy]))
+                        .map_err(Refused::for_a_cell),
+                    (PayloadKind::Dma, None) => Err(Refused::For(FailureKind::CellsNotReachable)),
+                }
+            }
+        };
+        let last = match (&result, caps.payload) {
+            (Ok(ticket), PayloadKind::Dma) => *ticket,
+            _ => TxTicket::NONE,
+        };
+        pool.release(cell, last, TxTicket::NONE);
+        result
+    }
+
+    fn copy(
+        &mut self,
+        source: &mut dyn DumpSource,
+        pool: &mut PacketPool<'_>,
+        range: crate::addr::PhysRange,
+        cell: CellId,
+    ) -> Result<(), FailureKind> {
+        stage(source, pool, range, cell).map_err(FailureKind::Read)?;
+        self.bytes_read = self.bytes_read.saturating_add(range.len());
+        self.bytes_copied = self.bytes_copied.saturating_add(range.len());
+        Ok(())
+    }
+
+    fn frame(
+        &mut self,
+        client: &Client<'_>,
+        parcel: &Parcel,
+        nic: &mut dyn Nic,
+        caps: &Capabilities,
+        payload: Payload<'_>,
+    ) -> Result<TxTicket, Refused> {
+        let sum = match (caps.checksum, parcel.message.sum) {
+            (ChecksumOffload::Insert, _) => UdpSum::Offload,
+            (ChecksumOffload::None, sum) => UdpSum::Payload(sum.unwrap_or(0)),
+        };
+        let Some(headers) = client.header(&parcel.message, parcel.seqno, sum, &mut self.header)
+        else {
+            return Err(Refused::Later);
+        };
+        let checksum = match caps.checksum {
+            ChecksumOffload::Insert => {
+                Checksum::Insert { start: headers.udp_start, offset: UdpHeader::CHECKSUM_OFFSET }
+            }
+            ChecksumOffload::None => Checksum::Complete,
+        };
+        let header = self.header.get(..headers.len).unwrap_or(&[]);
+        nic.transmit(&TxFrame { header, payload, checksum }).map_err(Refused::from)
+    }
+}
+
+impl From<TxError> for Refused {
+    fn from(error: TxError) -> Self {
+        match error {
+            TxError::Full => Self::Later,
+            TxError::Device(error) => Self::For(FailureKind::Nic(error)),
+            other => Self::For(FailureKind::Transmit(other)),
+        }
+    }
+}
+
+impl Refused {
+    /// A cell is the last resort: if the device cannot reach even that, the target is lost.
+    fn for_a_cell(self) -> Self {
+        match self {
+            Self::For(FailureKind::Transmit(TxError::NotReachable)) => {
+                Self::For(FailureKind::CellsNotReachable)
+            }
+            other => other,
+        }
+    }
+}

@@ -1,0 +1,469 @@
+//! The server's protocol core: datagrams in, actions out.
+//!
+//! It has no socket, no file and no clock. The same core serves the daemon and
+//! a simulator in virtual time. The caller
+//!
+//! 1. gives it every datagram ([`Core::handle_datagram`]) and the time
+//!    ([`Core::handle_timeout`] at [`Core::poll_timeout`]),
+//! 2. carries out what [`Core::poll_action`] returns until that is `None`, and
+//! 3. reports what came of it ([`Core::bound`], [`Core::opened`],
+//!    [`Core::written`], [`Core::header_recorded`], [`Core::finished`]), at
+//!    once or later, in batches, from wherever the work was done.
+//!
+//! Nothing is acked before its write is reported as done. FINISHED is acked
+//! only after [`Action::Finish`] is reported as done, and never once a write
+//! has failed.
+//!
+//! [`Executor`](crate::store::Executor) does steps 2 and 3 for all actions that
+//! concern files, over any [`Store`](crate::store::Store); what is left for the
+//! caller is `Bind`, `Reply`, `Handle`, `Release` and `Notice`:
+//!
+//! ```
+//! use std::net::{IpAddr, SocketAddr};
+//!
+//! use bytes::Bytes;
+//! use debugnet_core::time::Instant;
+//! use debugnet_core::wire::debugnet::{FINISHED, HERALD, MessageHeader, VMCORE};
+//! use netdumpd::core::{Action, Core, Limits, SessionId, Socket, Verdict};
+//! use netdumpd::store::{Executor, MemStore};
+//! use zerocopy::IntoBytes;
+//!
+//! /// Carries out all there is to do; returns the acks sent and the session they came from.
+//! fn drive(core: &mut Core, executor: &mut Executor, store: &mut MemStore, now: Instant) -> Vec<(SessionId, u32)> {
+//!     let mut acks = Vec::new();
+//!     while let Some(action) = executor.next(core, store, now) {
+//!         match action {
+//!             // A simulator picks any free port: what comes to it is `Socket::Session(session)`.
+//!             Action::Bind { session, .. } => core.bound(now, session, Ok(())),
+//!             Action::Reply { session, ack, .. } => acks.push((session, ack.seqno.get())),
+//!             _ => {}
+//!         }
+//!     }
+//!     acks
+//! }
+//!
+//! fn message(kind: u32, seqno: u32, offset: u64, payload: &[u8]) -> Bytes {
+//!     let header = MessageHeader {
+//!         kind: kind.into(),
+//!         seqno: seqno.into(),
+//!         offset: offset.into(),
+//!         len: (payload.len() as u32).into(),
+//!         aux2: 0.into(),
+//!     };
+//!     [header.as_bytes(), payload].concat().into()
+//! }
+//!
+//! let client: SocketAddr = "192.0.2.1:20024".parse()?;
+//! let server: IpAddr = "192.0.2.2".parse()?;
+//! let (mut core, mut executor, mut store) = (Core::new(Limits::default()), Executor::default(), MemStore::default());
+//!
+//! let now = Instant::from_micros(1_000);
+//! core.handle_datagram(now, Socket::Herald, client, server, &message(HERALD, 1, 0, b""));
+//! let acks = drive(&mut core, &mut executor, &mut store, now);
+//! let (session, 1) = acks[0] else { panic!("the herald is acked from the new session") };
+//!
+//! let socket = Socket::Session(session);
+//! core.handle_datagram(now, socket, client, server, &message(VMCORE, 2, 4096, &[7; 512]));
+//! core.handle_datagram(now, socket, client, server, &message(FINISHED, 3, 0, b""));
+//! assert_eq!(drive(&mut core, &mut executor, &mut store, now), [(session, 2), (session, 3)]);
+//!
+//! let dump = store.dump(session).unwrap();
+//! assert_eq!(dump.vmcore[4096..], [7; 512]);
+//! let record = dump.record.as_ref().unwrap();
+//! assert_eq!(record.verdict, Verdict::Complete);
+//! assert_eq!(record.not_sent.listed, [0..4096]);
+//!
+//! // It lingers: a late copy of FINISHED is acked again. Then the session goes.
+//! core.handle_datagram(now, socket, client, server, &message(FINISHED, 3, 0, b""));
+//! assert_eq!(drive(&mut core, &mut executor, &mut store, now), [(session, 3)]);
+//! let end = core.poll_timeout().unwrap();
+//! core.handle_timeout(end);
+//! assert!(matches!(core.poll_action(), Some(Action::Release { .. })));
+//! # Ok::<(), std::net::AddrParseError>(())
+//! ```
+
+mod action;
+mod header;
+mod herald;
+mod limits;
+mod record;
+mod runs;
+mod seqnos;
+mod session;
+mod table;
+mod verdict;
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::Bytes;
+use debugnet_core::time::Instant;
+use debugnet_core::wire::debugnet::{HERALD, MessageHeader};
+use serde::Serialize;
+
+pub use action::{Action, DumpFile, Fault, Notice, Reason, SessionId, Socket};
+pub use header::{Compression, DumpHeader, HEADER_LEN, HeaderProblem, KeyInfo};
+pub use herald::{HeraldPath, Identity, PATH_MAX_LEN};
+pub use limits::Limits;
+pub use record::{Basis, End, Note, RangeList, Record, Stats, Verdict};
+pub use runs::{Full, RunMap, RunSet};
+
+use session::{Context, Phase, Session};
+use table::Table;
+
+/// Provisional sessions of one client at a time; the oldest makes room.
+const MAX_PROVISIONAL: usize = 4;
+
+/// Numbers over all sessions, for datagrams that belong to none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Counters {
+    /// Heralds, copies included.
+    pub heralds: u64,
+    /// Heralds refused by a limit.
+    pub refused_heralds: u64,
+    /// Datagrams to the herald port that are no herald.
+    pub stray: u64,
+    /// Datagrams shorter than a header or with a wrong length field, on any socket.
+    pub malformed: u64,
+    /// Datagrams to a session's socket that did not come from its client.
+    pub foreign: u64,
+}
+
+/// Where a session is, for those who watch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Its herald is not yet answered.
+    Opening,
+    /// Answered; a dump only if the client goes on with it.
+    Provisional,
+    /// Taking messages.
+    Receiving,
+    /// FINISHED came; not yet acked.
+    Finishing,
+    /// Over; late retransmits are acked.
+    Lingering,
+}
+
+/// A look at one session.
+#[derive(Clone, Copy, Debug)]
+pub struct Status {
+    /// Its client.
+    pub peer: SocketAddr,
+    /// Who that says it is.
+    pub identity: Identity,
+    /// Where it is.
+    pub state: State,
+    /// When its herald came.
+    pub started: Instant,
+    /// Numbers.
+    pub stats: Stats,
+    /// One past the highest byte of the vmcore received.
+    pub received_end: u64,
+    /// Length of the image in bytes, once the client has told it.
+    pub length: Option<u64>,
+}
+
+/// The protocol state of one server.
+#[derive(Debug)]
+pub struct Core {
+    limits: Limits,
+    table: Table,
+    out: VecDeque<Action>,
+    next_id: u64,
+    counters: Counters,
+    accepting: bool,
+}
+
+impl Core {
+    /// A server without sessions.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            table: Table::default(),
+            out: VecDeque::new(),
+            next_id: 1,
+            counters: Counters::default(),
+            accepting: true,
+        }
+    }
+
+    /// Takes one datagram that came to `socket` from `from`, sent to our address `local`.
+    ///
+    /// The payload is not copied: a [`Action::Write`] holds a slice of `datagram`.
+    /// Anything may be in it; what is no message of the protocol is counted.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        socket: Socket,
+        from: SocketAddr,
+        local: IpAddr,
+        datagram: &Bytes,
+    ) {
+        let Ok((header, payload)) = MessageHeader::parse(datagram) else {
+            self.counters.malformed += 1;
+            if let Socket::Session(id) = socket
+                && let Some(session) = self.table.get_mut(id)
+                && session.peer == from
+            {
+                session.stats.malformed += 1;
+            }
+            return;
+        };
+        match socket {
+            Socket::Herald if header.kind.get() == HERALD => {
+                self.counters.heralds += 1;
+                self.herald(now, from, local, &header, payload);
+            }
+            Socket::Herald => self.counters.stray += 1,
+            Socket::Session(id) => {
+                let payload = datagram.slice(MessageHeader::LEN..);
+                self.message(now, id, from, &header, payload);
+            }
+        }
+    }
+
+    /// The next thing to do, or `None` until something else happens.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.out.pop_front()
+    }
+
+    /// When [`Core::handle_timeout`] is to be called, if nothing else happens before.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.table.next_deadline()
+    }
+
+    /// Ends what is over at `now`. Calling it early does nothing.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(id) = self.table.expired(now, &self.limits) {
+            let Some((session, context)) = self.session(now, id) else { continue };
+            let mut context = context;
+            match session.phase {
+                Phase::Provisional => session.notice(Notice::ProvisionalExpired, &mut context),
+                Phase::Ended { .. } | Phase::Finishing { .. } => {}
+                _ => session.close(End::TimedOut, &mut context),
+            }
+            self.release(id);
+        }
+    }
+
+    /// What came of [`Action::Bind`].
+    pub fn bound(&mut self, now: Instant, session: SessionId, result: Result<(), Fault>) {
+        let Some((state, mut context)) = self.session(now, session) else { return };
+        match result {
+            Ok(()) => state.bound(&mut context),
+            Err(fault) => self.cannot_start(session, fault),
+        }
+    }
+
+    /// What came of [`Action::Open`].
+    pub fn opened(&mut self, now: Instant, session: SessionId, result: Result<(), Fault>) {
+        let Some((state, mut context)) = self.session(now, session) else { return };
+        match result {
+            Ok(()) => state.opened(&mut context),
+            Err(fault) if state.phase == Phase::Opening => self.cannot_start(session, fault),
+            Err(fault) => state.open_failed(fault, &mut context),
+        }
+        self.rearm(session);
+    }
+
+    /// What came of the [`Action::Write`] with this `seqno`. Its ack follows.
+    ///
+    /// A failure ends the dump for good: nothing new is acked, FINISHED never.
+    pub fn written(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        seqno: u32,
+        result: Result<(), Fault>,
+    ) {
+        let Some((state, mut context)) = self.session(now, session) else { return };
+        state.written(seqno, result, &mut context);
+        self.rearm(session);
+    }
+
+    /// What came of the [`Action::RecordHeader`] with this `seqno`. Its ack follows.
+    pub fn header_recorded(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        seqno: u32,
+        result: Result<(), Fault>,
+    ) {
+        self.written(now, session, seqno, result);
+    }
+
+    /// What came of [`Action::Finish`]. The ack of FINISHED follows, if all is durable.
+    pub fn finished(&mut self, now: Instant, session: SessionId, result: Result<(), Fault>) {
+        let Some((state, mut context)) = self.session(now, session) else { return };
+        state.finished(result, &mut context);
+        self.rearm(session);
+    }
+
+    /// Whether heralds of new dumps are answered from now on. Running ones go on.
+    pub fn set_accepting(&mut self, accepting: bool) {
+        self.accepting = accepting;
+    }
+
+    /// Ends every dump that is not being finished, as if its client had fallen
+    /// silent, and answers no herald any more.
+    pub fn stop(&mut self, now: Instant) {
+        self.accepting = false;
+        for id in self.table.ids() {
+            let Some((session, mut context)) = self.session(now, id) else { continue };
+            if matches!(session.phase, Phase::Finishing { .. }) {
+                continue;
+            }
+            if !matches!(session.phase, Phase::Ended { .. }) {
+                session.close(End::Stopped, &mut context);
+            }
+            self.release(id);
+        }
+    }
+
+    /// A look at one session.
+    pub fn status(&self, session: SessionId) -> Option<Status> {
+        self.table.get(session).map(status)
+    }
+
+    /// All sessions, in no order.
+    pub fn sessions(&self) -> impl Iterator<Item = (SessionId, Status)> + '_ {
+        self.table.iter().map(|session| (session.id, status(session)))
+    }
+
+    /// Numbers over all sessions.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    fn herald(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        local: IpAddr,
+        header: &MessageHeader,
+        payload: &[u8],
+    ) {
+        let identity = Identity::of(header);
+        let meant = self.table.of_peer(from).rev().find(|session| session.is_meant_by(identity));
+        if let Some(id) = meant.map(|session| session.id) {
+            if let Some((session, mut context)) = self.session(now, id) {
+                session.herald_again(header.seqno.get(), &mut context);
+            }
+            return self.rearm(id);
+        }
+        // With another dump of this client about, running or just ended, this
+        // may be a late copy of an old herald: it gets an answer, but no files
+        // until it is followed by something.
+        let provisional = self.table.of_peer(from).next().is_some();
+        let others = self.table.of_peer(from).filter(|other| other.phase == Phase::Provisional);
+        let others: Vec<SessionId> = others.map(|other| other.id).collect();
+        if let Some(oldest) = others.first().filter(|_| others.len() >= MAX_PROVISIONAL) {
+            self.release(*oldest);
+        }
+        let is_full = self.table.len() >= self.limits.max_sessions
+            || self.table.count_from(from.ip()) >= self.limits.max_sessions_per_source;
+        if is_full || !self.accepting {
+            self.counters.refused_heralds += 1;
+            if is_full {
+                let notice = Notice::TooManySessions;
+                self.out.push_back(Action::Notice { session: None, peer: from, notice });
+            }
+            return;
+        }
+        let id = SessionId(self.next_id);
+        self.next_id += 1;
+        let path = match header.offset.get() {
+            0 => HeraldPath::parse(payload),
+            // A later fragment of a path that did not fit one message.
+            _ => HeraldPath::Unusable,
+        };
+        let mut context = Context { now, limits: &self.limits, out: &mut self.out };
+        let session = Session::new(id, from, header, path, provisional, &context);
+        if provisional {
+            session.notice(Notice::Provisional, &mut context);
+        }
+        self.out.push_back(Action::Bind { session: id, peer: from, local });
+        self.table.insert(session, &self.limits);
+    }
+
+    fn message(
+        &mut self,
+        now: Instant,
+        id: SessionId,
+        from: SocketAddr,
+        header: &MessageHeader,
+        payload: Bytes,
+    ) {
+        let Some(session) = self.table.get(id) else { return };
+        if session.peer != from {
+            self.counters.foreign += 1;
+            return;
+        }
+        if session.is_answered_provisional() && header.kind.get() != HERALD {
+            self.promote(now, id);
+        }
+        if let Some((session, mut context)) = self.session(now, id) {
+            session.message(header, payload, &mut context);
+        }
+        self.rearm(id);
+    }
+
+    /// The client goes on with a provisional session: its other dump is over.
+    fn promote(&mut self, now: Instant, id: SessionId) {
+        let Some(peer) = self.table.get(id).map(|session| session.peer) else { return };
+        let running = self.table.of_peer(peer).filter(|other| other.is_running());
+        for other in running.map(|other| other.id).collect::<Vec<_>>() {
+            if let Some((session, mut context)) = self.session(now, other) {
+                session.close(End::Superseded, &mut context);
+            }
+            self.release(other);
+        }
+        if let Some((session, mut context)) = self.session(now, id) {
+            session.promote(&mut context);
+        }
+    }
+
+    fn cannot_start(&mut self, id: SessionId, fault: Fault) {
+        if let Some(peer) = self.table.get(id).map(|session| session.peer) {
+            let notice = Notice::CannotStart(fault);
+            self.out.push_back(Action::Notice { session: Some(id), peer, notice });
+            self.release(id);
+        }
+    }
+
+    fn release(&mut self, id: SessionId) {
+        self.table.remove(id);
+        self.out.push_back(Action::Release { session: id });
+    }
+
+    fn rearm(&mut self, id: SessionId) {
+        self.table.rearm(id, &self.limits);
+    }
+
+    fn session(&mut self, now: Instant, id: SessionId) -> Option<(&mut Session, Context<'_>)> {
+        let session = self.table.get_mut(id)?;
+        Some((session, Context { now, limits: &self.limits, out: &mut self.out }))
+    }
+}
+
+fn status(session: &Session) -> Status {
+    Status {
+        peer: session.peer,
+        identity: session.identity,
+        state: match session.phase {
+            Phase::Opening => State::Opening,
+            Phase::Provisional => State::Provisional,
+            Phase::Receiving => State::Receiving,
+            Phase::Draining { .. } | Phase::Finishing { .. } => State::Finishing,
+            Phase::Ended { .. } => State::Lingering,
+        },
+        started: session.started,
+        stats: session.stats,
+        received_end: session.received_end(),
+        length: session.length(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,548 @@
+//! One dump: messages in, actions out.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use debugnet_core::time::Instant;
+use debugnet_core::wire::debugnet::{Ack, EKCD_KEY, FINISHED, HERALD, KDH, MessageHeader, VMCORE};
+
+use super::action::{Action, DumpFile, Fault, Notice, Reason, SessionId};
+use super::header::{DumpHeader, HEADER_LEN, KeyInfo};
+use super::herald::{HeraldPath, Identity};
+use super::limits::Limits;
+use super::record::{End, Note, Record, Stats, Verdict};
+use super::runs::RunSet;
+use super::seqnos::{Place, Seqnos};
+use super::verdict::{self, Evidence};
+
+/// Kernel dump headers written to one info file: a client that sends ever new ones must not fill it.
+const MAX_HEADERS: u32 = 4;
+
+/// Where a session is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Phase {
+    /// Socket and files are being opened; the herald is not yet answered.
+    Opening,
+    /// It has a socket and no files: its herald came while another dump of the same client ran.
+    Provisional,
+    /// Messages are taken.
+    Receiving,
+    /// FINISHED came; writes are still under way.
+    Draining { finished: u32 },
+    /// The files are being made durable.
+    Finishing { finished: u32, reason: Reason },
+    /// Files are closed. What was acked is acked again. `finished` is FINISHED's number, if it was acked.
+    Ended { until: Instant, finished: Option<u32>, failed: bool },
+}
+
+#[derive(Debug)]
+enum Pending {
+    Payload { file: DumpFile, range: Range<u64> },
+    Header,
+}
+
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) id: SessionId,
+    pub(super) peer: SocketAddr,
+    pub(super) identity: Identity,
+    pub(super) phase: Phase,
+    pub(super) stats: Stats,
+    pub(super) started: Instant,
+    path: HeraldPath,
+    bound: bool,
+    has_files: bool,
+    has_data: bool,
+    owed_herald: Option<u32>,
+    /// The lowest number of a herald.
+    herald: Place,
+    seqnos: Seqnos,
+    vmcore: RunSet,
+    key: RunSet,
+    overflowed: bool,
+    pending: HashMap<u32, Pending>,
+    /// FINISHED's number from its arrival until it is acked.
+    unacked_finish: Option<u32>,
+    header: Option<Arc<DumpHeader>>,
+    header_bytes: Bytes,
+    headers_recorded: u32,
+    key_info: Option<KeyInfo>,
+    notes: Vec<Note>,
+    refusal_told: bool,
+    last_activity: Instant,
+    first_data: Option<Instant>,
+    last_data: Option<Instant>,
+}
+
+/// What a session works with: the time, the limits, and where its actions go.
+pub(super) struct Context<'a> {
+    pub(super) now: Instant,
+    pub(super) limits: &'a Limits,
+    pub(super) out: &'a mut VecDeque<Action>,
+}
+
+impl Session {
+    /// A session for a herald that has just come.
+    pub(super) fn new(
+        id: SessionId,
+        peer: SocketAddr,
+        header: &MessageHeader,
+        path: HeraldPath,
+        provisional: bool,
+        context: &Context<'_>,
+    ) -> Self {
+        let seqno = header.seqno.get();
+        let seqnos = Seqnos::new(seqno, context.limits.max_seqno_runs);
+        Self {
+            id,
+            peer,
+            identity: Identity::of(header),
+            phase: if provisional { Phase::Provisional } else { Phase::Opening },
+            stats: Stats { messages: 1, ..Stats::default() },
+            started: context.now,
+            path,
+            bound: false,
+            has_files: false,
+            has_data: false,
+            owed_herald: Some(seqno),
+            herald: seqnos.place(seqno),
+            seqnos,
+            vmcore: RunSet::new(context.limits.max_byte_runs),
+            key: RunSet::new(context.limits.max_byte_runs),
+            overflowed: false,
+            pending: HashMap::new(),
+            unacked_finish: None,
+            header: None,
+            header_bytes: Bytes::new(),
+            headers_recorded: 0,
+            key_info: None,
+            notes: Vec::new(),
+            refusal_told: false,
+            last_activity: context.now,
+            first_data: None,
+            last_data: None,
+        }
+    }
+
+    /// Whether a herald of the same identity is a copy of this session's own.
+    pub(super) fn is_meant_by(&self, identity: Identity) -> bool {
+        match identity {
+            Identity::Ours { .. } => self.identity == identity,
+            // A stock client's next herald looks like its last: before any
+            // data there is nothing to lose by taking it for a copy.
+            Identity::Stock => {
+                self.identity == Identity::Stock
+                    && !self.has_data
+                    && matches!(self.phase, Phase::Opening | Phase::Provisional | Phase::Receiving)
+            }
+        }
+    }
+
+    pub(super) fn deadline(&self, limits: &Limits) -> Instant {
+        match self.phase {
+            Phase::Provisional => self.last_activity.after(limits.provisional_us),
+            Phase::Opening | Phase::Receiving | Phase::Draining { .. } => {
+                self.last_activity.after(limits.idle_us)
+            }
+            Phase::Finishing { .. } => Instant::NEVER,
+            Phase::Ended { until, .. } => until,
+        }
+    }
+
+    /// Whether it is a dump under way, which a new one of the same client would replace.
+    pub(super) fn is_running(&self) -> bool {
+        matches!(self.phase, Phase::Opening | Phase::Receiving)
+    }
+
+    /// Whether the client knows of this session, but has not said anything in it.
+    pub(super) fn is_answered_provisional(&self) -> bool {
+        self.bound && self.phase == Phase::Provisional
+    }
+
+    /// One past the highest byte of the vmcore received.
+    pub(super) fn received_end(&self) -> u64 {
+        self.vmcore.end()
+    }
+
+    /// Length of the image, once a sound header has told it.
+    pub(super) fn length(&self) -> Option<u64> {
+        self.header.as_ref()?.sound_length()
+    }
+
+    /// Another herald of this session: a copy, or a further fragment of a long path.
+    pub(super) fn herald_again(&mut self, seqno: u32, context: &mut Context<'_>) {
+        self.stats.messages += 1;
+        self.stats.duplicates += 1;
+        self.last_activity = context.now;
+        match self.phase {
+            Phase::Ended { failed: true, .. } => {}
+            Phase::Opening => self.owed_herald = Some(seqno),
+            Phase::Provisional if !self.bound => self.owed_herald = Some(seqno),
+            _ => self.ack_herald(seqno, context),
+        }
+    }
+
+    pub(super) fn bound(&mut self, context: &mut Context<'_>) {
+        if self.bound {
+            return;
+        }
+        self.bound = true;
+        match self.phase {
+            Phase::Provisional => self.ack_owed_herald(context),
+            _ => self.open(context),
+        }
+    }
+
+    pub(super) fn opened(&mut self, context: &mut Context<'_>) {
+        if self.phase == Phase::Opening {
+            self.phase = Phase::Receiving;
+            self.ack_owed_herald(context);
+        }
+    }
+
+    /// The files could not be opened after the client had begun to send.
+    pub(super) fn open_failed(&mut self, fault: Fault, context: &mut Context<'_>) {
+        self.notice(Notice::CannotStart(fault), context);
+        self.pending.clear();
+        self.end(None, true, context);
+    }
+
+    /// A provisional session becomes the client's dump.
+    pub(super) fn promote(&mut self, context: &mut Context<'_>) {
+        self.phase = Phase::Receiving;
+        self.open(context);
+    }
+
+    /// A datagram from the client to this session's socket.
+    pub(super) fn message(
+        &mut self,
+        header: &MessageHeader,
+        payload: Bytes,
+        context: &mut Context<'_>,
+    ) {
+        self.stats.messages += 1;
+        self.last_activity = context.now;
+        let seqno = header.seqno.get();
+        let kind = header.kind.get();
+        match self.phase {
+            Phase::Opening | Phase::Provisional => {}
+            Phase::Receiving => {
+                self.has_data |= kind != HERALD;
+                match kind {
+                    HERALD => self.repeat_ack(seqno, context),
+                    VMCORE => self.payload(DumpFile::Vmcore, header, payload, context),
+                    EKCD_KEY => self.payload(DumpFile::Key, header, payload, context),
+                    KDH => self.dump_header(seqno, &payload, context),
+                    FINISHED => {
+                        self.unacked_finish = Some(seqno);
+                        self.phase = Phase::Draining { finished: seqno };
+                        self.finish_if_drained(context);
+                    }
+                    _ => self.stats.unknown += 1,
+                }
+            }
+            Phase::Draining { .. } | Phase::Finishing { .. } => match kind {
+                FINISHED => self.stats.duplicates += 1,
+                _ => self.repeat_ack(seqno, context),
+            },
+            Phase::Ended { finished, failed, .. } => match kind {
+                FINISHED if finished == Some(seqno) => self.duplicate(seqno, context),
+                FINISHED => self.stats.refused += 1,
+                HERALD if failed => {}
+                _ => self.repeat_ack(seqno, context),
+            },
+        }
+    }
+
+    pub(super) fn written(
+        &mut self,
+        seqno: u32,
+        result: Result<(), Fault>,
+        context: &mut Context<'_>,
+    ) {
+        match (self.pending.remove(&seqno), result) {
+            (None, _) => {}
+            (Some(Pending::Payload { file, range }), Ok(())) => {
+                self.cover(file, &range);
+                let in_vmcore = (file == DumpFile::Vmcore).then_some(range);
+                self.seqnos.record(seqno, in_vmcore);
+                self.reply(seqno, context);
+                self.finish_if_drained(context);
+            }
+            (Some(Pending::Header), Ok(())) => {
+                self.seqnos.record(seqno, None);
+                self.reply(seqno, context);
+                self.finish_if_drained(context);
+            }
+            (Some(pending), Err(fault)) => {
+                let offset = match pending {
+                    Pending::Payload { range, .. } => Some(range.start),
+                    Pending::Header => None,
+                };
+                self.store_failed(fault, offset, context);
+            }
+        }
+    }
+
+    pub(super) fn finished(&mut self, result: Result<(), Fault>, context: &mut Context<'_>) {
+        let Phase::Finishing { finished, reason } = self.phase else { return };
+        match result {
+            Ok(()) => {
+                self.unacked_finish = None;
+                self.reply(finished, context);
+                self.handle(reason, context);
+                self.end(Some(finished), false, context);
+            }
+            Err(fault) => self.store_failed(fault, None, context),
+        }
+    }
+
+    /// Ends the dump before FINISHED: the record is written and the script runs.
+    pub(super) fn close(&mut self, end: End, context: &mut Context<'_>) {
+        let reason = match end {
+            End::TimedOut | End::Stopped => Reason::Timeout,
+            End::Superseded | End::Finished => Reason::Incomplete,
+            End::StoreFailed { .. } => Reason::Error,
+        };
+        self.pending.clear();
+        if self.has_files {
+            let record = Box::new(self.record(end, None, context));
+            context.out.push_back(Action::Close { session: self.id, record });
+            self.handle(reason, context);
+        }
+    }
+
+    pub(super) fn notice(&self, notice: Notice, context: &mut Context<'_>) {
+        context.out.push_back(Action::Notice { session: Some(self.id), peer: self.peer, notice });
+    }
+
+    fn open(&mut self, context: &mut Context<'_>) {
+        self.has_files = true;
+        if self.path == HeraldPath::Unusable {
+            self.notice(Notice::UnusablePath, context);
+        }
+        let (session, peer, path) = (self.id, self.peer, self.path.clone());
+        context.out.push_back(Action::Open { session, peer, path });
+    }
+
+    fn payload(
+        &mut self,
+        file: DumpFile,
+        header: &MessageHeader,
+        payload: Bytes,
+        context: &mut Context<'_>,
+    ) {
+        let (seqno, offset) = (header.seqno.get(), header.offset.get());
+        let (limit, covered) = match file {
+            DumpFile::Vmcore => (context.limits.max_dump_len, &self.vmcore),
+            DumpFile::Key => (context.limits.max_key_len, &self.key),
+        };
+        let range = match offset.checked_add(payload.len() as u64) {
+            Some(end) if end <= limit => offset..end,
+            _ => return self.refuse(offset, header.len.get(), context),
+        };
+        if self.pending.contains_key(&seqno) {
+            self.stats.duplicates += 1;
+            return;
+        }
+        if self.seqnos.contains(seqno) && covered.contains(&range) {
+            return self.duplicate(seqno, context);
+        }
+        if file == DumpFile::Key && offset == 0 && self.key_info.is_none() {
+            self.key_info = KeyInfo::parse(&payload);
+        }
+        self.first_data.get_or_insert(context.now);
+        self.last_data = Some(context.now);
+        self.pending.insert(seqno, Pending::Payload { file, range });
+        context.out.push_back(Action::Write { session: self.id, seqno, file, offset, payload });
+    }
+
+    fn dump_header(&mut self, seqno: u32, payload: &Bytes, context: &mut Context<'_>) {
+        if self.pending.contains_key(&seqno) {
+            self.stats.duplicates += 1;
+            return;
+        }
+        let header = DumpHeader::parse(payload).map(Arc::new);
+        let bytes = payload.get(..HEADER_LEN).unwrap_or_default();
+        let is_copy = header.is_some() && *bytes == *self.header_bytes;
+        let is_settled = self.header.as_ref().is_some_and(|header| header.is_sound());
+        if header.is_none() {
+            self.note(Note::ShortHeader);
+        } else if is_settled && !is_copy {
+            self.note(Note::ConflictingHeader);
+        }
+        if is_copy || is_settled || self.headers_recorded >= MAX_HEADERS {
+            if self.seqnos.contains(seqno) {
+                return self.duplicate(seqno, context);
+            }
+            self.seqnos.record(seqno, None);
+            return self.reply(seqno, context);
+        }
+        if header.is_some() {
+            self.header.clone_from(&header);
+            self.header_bytes = Bytes::copy_from_slice(bytes);
+        }
+        self.headers_recorded += 1;
+        self.pending.insert(seqno, Pending::Header);
+        context.out.push_back(Action::RecordHeader { session: self.id, seqno, header });
+    }
+
+    fn refuse(&mut self, offset: u64, len: u32, context: &mut Context<'_>) {
+        self.stats.refused += 1;
+        if !self.refusal_told {
+            self.refusal_told = true;
+            self.notice(Notice::OffsetRefused { offset, len }, context);
+        }
+    }
+
+    fn cover(&mut self, file: DumpFile, range: &Range<u64>) {
+        let len = range.end - range.start;
+        let (covered, bytes) = match file {
+            DumpFile::Vmcore => (&mut self.vmcore, &mut self.stats.vmcore_bytes),
+            DumpFile::Key => (&mut self.key, &mut self.stats.key_bytes),
+        };
+        *bytes += len;
+        self.overflowed |= covered.insert(range.clone()).is_err();
+        self.stats.covered_bytes = self.vmcore.total();
+    }
+
+    fn finish_if_drained(&mut self, context: &mut Context<'_>) {
+        let Phase::Draining { finished } = self.phase else { return };
+        if !self.pending.is_empty() {
+            return;
+        }
+        let place = self.seqnos.place(finished);
+        self.seqnos.record(finished, None);
+        let record = Box::new(self.record(End::Finished, Some(place), context));
+        let reason = match record.verdict {
+            Verdict::Complete => Reason::Success,
+            _ => Reason::Incomplete,
+        };
+        self.phase = Phase::Finishing { finished, reason };
+        context.out.push_back(Action::Finish { session: self.id, record });
+    }
+
+    /// From here on nothing new is acked, FINISHED least of all.
+    fn store_failed(&mut self, fault: Fault, offset: Option<u64>, context: &mut Context<'_>) {
+        self.close(End::StoreFailed { message: fault.0, offset }, context);
+        self.end(None, true, context);
+    }
+
+    fn end(&mut self, finished: Option<u32>, failed: bool, context: &mut Context<'_>) {
+        let until = context.now.after(context.limits.linger_us);
+        self.phase = Phase::Ended { until, finished, failed };
+        self.has_files = false;
+    }
+
+    fn handle(&self, reason: Reason, context: &mut Context<'_>) {
+        context.out.push_back(Action::Handle { session: self.id, reason });
+    }
+
+    fn ack_owed_herald(&mut self, context: &mut Context<'_>) {
+        if let Some(seqno) = self.owed_herald.take() {
+            self.ack_herald(seqno, context);
+        }
+    }
+
+    fn ack_herald(&mut self, seqno: u32, context: &mut Context<'_>) {
+        if !self.has_data {
+            self.herald = self.herald.min(self.seqnos.place(seqno));
+            self.seqnos.record(seqno, None);
+        }
+        self.reply(seqno, context);
+    }
+
+    /// Acks what has been acked before, and nothing else.
+    fn repeat_ack(&mut self, seqno: u32, context: &mut Context<'_>) {
+        if self.seqnos.contains(seqno) && self.unacked_finish != Some(seqno) {
+            self.duplicate(seqno, context);
+        } else {
+            self.stats.refused += 1;
+        }
+    }
+
+    fn duplicate(&mut self, seqno: u32, context: &mut Context<'_>) {
+        self.stats.duplicates += 1;
+        self.reply(seqno, context);
+    }
+
+    fn reply(&mut self, seqno: u32, context: &mut Context<'_>) {
+        self.stats.acks += 1;
+        let (session, peer, ack) = (self.id, self.peer, Ack::new(seqno));
+        context.out.push_back(Action::Reply { session, peer, ack });
+    }
+
+    fn note(&mut self, note: Note) {
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
+    }
+
+    fn record(&mut self, end: End, finished: Option<Place>, context: &Context<'_>) -> Record {
+        let length = self.length();
+        let finding = verdict::judge(&Evidence {
+            seqnos: &self.seqnos,
+            coverage: &self.vmcore,
+            coverage_overflowed: self.overflowed,
+            herald: self.herald,
+            finished,
+            promised: self.identity.numbers_contiguously(),
+            length,
+        });
+        let key_len = self.header.as_ref().filter(|header| header.is_encrypted());
+        let key_is_whole =
+            key_len.is_none_or(|header| self.key.contains(&(0..u64::from(header.key_size))));
+        let is_compressed = self.header.as_ref().is_some_and(|header| header.is_compressed());
+        let received_end = self.vmcore.end();
+        for (is_so, note) in [
+            (self.header.is_none(), Note::NoHeader),
+            (!key_is_whole, Note::KeyIncomplete),
+            (
+                !is_compressed && length.is_some_and(|length| received_end > length),
+                Note::BeyondLength,
+            ),
+            (self.overflowed || self.seqnos.overflowed(), Note::TrackingOverflowed),
+        ] {
+            if is_so {
+                self.note(note);
+            }
+        }
+        let verdict = match end {
+            End::StoreFailed { .. } => Verdict::Failed,
+            End::Finished if finding.complete && key_is_whole => Verdict::Complete,
+            _ => Verdict::Incomplete,
+        };
+        // A header may claim any length: only a complete dump has a tail that
+        // was not sent, and none may grow beyond the limit.
+        let final_len = length.filter(|length| match is_compressed {
+            true => *length < received_end,
+            false => {
+                verdict == Verdict::Complete
+                    && *length > received_end
+                    && *length <= context.limits.max_dump_len
+            }
+        });
+        Record {
+            peer: self.peer,
+            verdict,
+            end,
+            basis: finding.basis,
+            missing_seqnos: finding.missing_seqnos,
+            holes: finding.holes,
+            not_sent: finding.not_sent,
+            received_end,
+            final_len,
+            header: self.header.clone(),
+            key: self.key_info,
+            notes: self.notes.clone(),
+            stats: self.stats,
+            started: self.started,
+            first_data: self.first_data,
+            last_data: self.last_data,
+            ended: context.now,
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Where dumps go: the files of the stock server, or memory.
+
+mod escape;
+mod executor;
+
+mod mem;
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+use crate::core::{DumpFile, DumpHeader, Fault, HeraldPath, Record, SessionId};
+
+pub use escape::{escape, escape_keeping_newline};
+pub use executor::Executor;
+
+pub use mem::{Faults, MemDump, MemStore};
+
+/// Takes what the core wants kept. One dump per session.
+///
+/// Calls for one session come in the order of the core's actions.
+pub trait Store {
+    /// Creates the files of a dump.
+    ///
+    /// # Errors
+    /// If they cannot be; the herald is not answered then.
+    fn open(
+        &mut self,
+        session: SessionId,
+        peer: SocketAddr,
+        path: &HeraldPath,
+    ) -> Result<(), Fault>;
+
+    /// Writes payloads that lie one behind the other from `offset`. Done when
+    /// the data would survive the death of this process.
+    ///
+    /// # Errors
+    /// If any of it could not be written; none of the payloads is acked then.
+    fn write(
+        &mut self,
+        session: SessionId,
+        file: DumpFile,
+        offset: u64,
+        payloads: &[Bytes],
+    ) -> Result<(), Fault>;
+
+    /// Notes a kernel dump header, `None` for one that was too short.
+    ///
+    /// # Errors
+    /// If it could not be noted.
+    fn record_header(
+        &mut self,
+        session: SessionId,
+        header: Option<&DumpHeader>,
+    ) -> Result<(), Fault>;
+
+    /// Ends a dump whose FINISHED came: when this returns `Ok`, file contents
+    /// and names would survive a loss of power.
+    ///
+    /// # Errors
+    /// If that is not certain. [`Store::close`] follows.
+    fn finish(&mut self, session: SessionId, record: &Record) -> Result<(), Fault>;
+
+    /// Ends a dump in any other way: its record is kept as well as it goes.
+    fn close(&mut self, session: SessionId, record: &Record);
+}
