@@ -16,6 +16,7 @@ pub mod compare;
 pub mod far_end;
 pub mod frame;
 pub mod gateway;
+pub mod matrix;
 pub mod process;
 pub mod qemu;
 pub mod qmp;

@@ -186,6 +186,8 @@ fn doing(what: &'static str) -> impl FnOnce(io::Error) -> RunError {
 const TICK: Duration = Duration::from_millis(50);
 /// Longest wait for the server after the guest has ended.
 const SERVER_MAX: Duration = Duration::from_secs(60);
+/// Longest wait for server and QEMU after a dump that was given up.
+const GAVE_UP_MAX: Duration = Duration::from_secs(1);
 const CONNECT_MAX: Duration = Duration::from_secs(20);
 const QUIT_MAX: Duration = Duration::from_secs(20);
 
@@ -244,33 +246,32 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
     let outcome = guest.outcome(&gateway, layout.ram_len(), progress)?;
 
     progress(Progress::Closing);
-    let patience = match outcome.result {
-        OutcomeKind::Confirmed | OutcomeKind::Unconfirmed => SERVER_MAX,
-        // The server waits for a client that is gone; we need not.
-        OutcomeKind::Failed | OutcomeKind::Nested => Duration::from_secs(1),
-    };
-    let finished = server.finished(patience);
+    let gave_up = matches!(outcome.result, OutcomeKind::Failed | OutcomeKind::Nested);
+    // A server waits long for a client that is gone; we need not.
+    let finished = server.finished(if gave_up { GAVE_UP_MAX } else { SERVER_MAX });
 
     progress(Progress::Comparing);
-    let mut monitor =
-        Monitor::connect(&monitor_path, CONNECT_MAX).map_err(doing("connecting to QEMU"))?;
-    monitor.stop().map_err(doing("stopping the guest"))?;
-    let truth = save_truth(&mut monitor, &layout.ram, &out).map_err(doing("saving guest RAM"))?;
-    // QEMU may close the monitor before its answer is read.
-    let _ = monitor.quit();
-    guest.qemu.wait(QUIT_MAX);
+    // A guest that fell twice leaves QEMU, and there is no truth to be had.
+    let truth = if gave_up && guest.qemu.wait(GAVE_UP_MAX) {
+        Vec::new()
+    } else {
+        guest.truth(&monitor_path, &layout, &out)?
+    };
     drop(guest);
     let stats = gateway.finish().map_err(doing("running the gateway"))?;
     server.stop();
 
     let finished = match finished {
         Ok(finished) => Some(finished),
-        Err(_) if outcome.result != OutcomeKind::Confirmed => None,
+        Err(_) if gave_up => None,
         Err(error) => return Err(doing("waiting for netdumpd")(error)),
     };
     let vmcore = finished.as_ref().and_then(|finished| finished.vmcore.clone());
-    let verdict =
-        vmcore.as_deref().map(|vmcore| judge(config, vmcore, &layout, &truth)).transpose()?;
+    let verdict = vmcore
+        .as_deref()
+        .filter(|_| !truth.is_empty())
+        .map(|vmcore| judge(config, vmcore, &layout, &truth))
+        .transpose()?;
     let keep = config.keep_truth || !verdict.as_ref().is_some_and(Verdict::is_identical);
     Ok(RunReport {
         ready,
@@ -346,6 +347,24 @@ impl Guest {
             Line::Outcome(outcome) => Ok(outcome),
             other => Err(self.unexpected("GUEST-OUTCOME", &other)),
         }
+    }
+
+    /// Stops the machine, takes QEMU's copy of its RAM into `out`, and ends QEMU.
+    fn truth(
+        &mut self,
+        monitor: &Path,
+        layout: &Layout,
+        out: &Path,
+    ) -> Result<Vec<TruthFile>, RunError> {
+        let mut monitor =
+            Monitor::connect(monitor, CONNECT_MAX).map_err(doing("connecting to QEMU"))?;
+        monitor.stop().map_err(doing("stopping the guest"))?;
+        let truth =
+            save_truth(&mut monitor, &layout.ram, out).map_err(doing("saving guest RAM"))?;
+        // QEMU may close the monitor before its answer is read.
+        let _ = monitor.quit();
+        self.qemu.wait(QUIT_MAX);
+        Ok(truth)
     }
 
     /// The next tagged line.
