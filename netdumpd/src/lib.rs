@@ -8,5 +8,5 @@
 #![forbid(unsafe_code)]
 
 pub mod core;
-
+pub mod net;
 pub mod store;

@@ -464,6 +464,3 @@ fn status(session: &Session) -> Status {
         length: session.length(),
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,12 @@
+//! Sockets, the loop around the core, the handler script, and what the daemon tells the world.
+
+mod clock;
+mod event;
+mod pool;
+mod resolve;
+mod script;
+mod server;
+mod socket;
+
+pub use event::{Event, Observer, Outcome};
+pub use server::{Server, ServerConfig, StartError, Stopper};

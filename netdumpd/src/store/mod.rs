@@ -1,9 +1,13 @@
 //! Where dumps go: the files of the stock server, or memory.
 
+mod dir;
+mod dump;
 mod escape;
 mod executor;
-
+mod files;
+mod info;
 mod mem;
+mod sidecar;
 
 use std::net::SocketAddr;
 
@@ -13,6 +17,9 @@ use crate::core::{DumpFile, DumpHeader, Fault, HeraldPath, Record, SessionId};
 
 pub use escape::{escape, escape_keeping_newline};
 pub use executor::Executor;
+pub use files::{DumpPaths, FileStore, StoreConfig};
+pub use sidecar::{Ranges, Span};
+pub(crate) use sidecar::{end_name, verdict_name};
 
 pub use mem::{Faults, MemDump, MemStore};
 

@@ -1,0 +1,96 @@
+//! Memory that a driver under test and a fake device share. Not for the crash path.
+#![allow(clippy::expect_used)]
+
+use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
+use std::ptr::NonNull;
+
+use debugnet_core::addr::DeviceAddr;
+
+use crate::dma::DmaRegion;
+use crate::registers::BadAccess;
+
+/// A block of zeroed heap memory with a device address of the test's choice.
+///
+/// The driver gets it as a [`DmaRegion`]; the fake device reads and writes the
+/// same bytes as a bus master would. All accesses on both sides are volatile
+/// and go through one raw pointer. The block is never freed, so that a region
+/// cannot outlive it; a fuzz target keeps one and [zeroes](Self::zero) it.
+///
+/// For one thread: a driver and its fake device race if they are on two.
+#[derive(Debug)]
+pub struct HostMemory {
+    base: NonNull<u8>,
+    len: usize,
+    device: DeviceAddr,
+}
+
+impl HostMemory {
+    /// `len` zeroed bytes that devices find at `device`, a multiple of 16.
+    ///
+    /// # Panics
+    /// If the heap has no such block, or `device` is no such address.
+    #[allow(unsafe_code)]
+    pub fn leak(len: usize, device: DeviceAddr) -> &'static Self {
+        let layout = Layout::from_size_align(len.max(1), 4096).expect("a sane length");
+        // SAFETY: the layout's size is not zero.
+        let base = unsafe { alloc_zeroed(layout) };
+        let base = NonNull::new(base).unwrap_or_else(|| handle_alloc_error(layout));
+        let memory = Self { base, len, device };
+        assert_eq!(memory.view().len(), len);
+        Box::leak(Box::new(memory))
+    }
+
+    /// Length in bytes.
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it holds no byte.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The device's address of the first byte.
+    pub const fn device_addr(&self) -> DeviceAddr {
+        self.device
+    }
+
+    /// A handle on all of the memory, for the driver under test.
+    pub fn region(&'static self) -> DmaRegion {
+        self.view()
+    }
+
+    /// Zeroes all of it.
+    pub fn zero(&self) {
+        self.view().zero(0, self.len).expect("inside");
+    }
+
+    /// Copies bytes out, as a device would that finds them at `address`.
+    ///
+    /// # Errors
+    /// [`BadAccess`] if they do not all lie inside; its offset is the distance from the start.
+    pub fn device_read(&self, address: u64, into: &mut [u8]) -> Result<(), BadAccess> {
+        self.view().read_bytes(self.offset_of(address), into)
+    }
+
+    /// Copies bytes in, as a device would that finds the block at `address`.
+    ///
+    /// # Errors
+    /// [`BadAccess`] if they would not all lie inside; its offset is the distance from the start.
+    pub fn device_write(&self, address: u64, bytes: &[u8]) -> Result<(), BadAccess> {
+        self.view().write_bytes(self.offset_of(address), bytes)
+    }
+
+    /// Another handle: CPU and device alias on purpose.
+    #[allow(unsafe_code)]
+    fn view(&self) -> DmaRegion {
+        // SAFETY: the block is never freed, and nothing but regions like this one
+        // touches it, through the same pointer and with volatile accesses. Its
+        // device address leads nowhere but to fakes.
+        unsafe { DmaRegion::new(self.base, self.len, self.device) }.expect("a possible address")
+    }
+
+    fn offset_of(&self, address: u64) -> usize {
+        usize::try_from(address.wrapping_sub(self.device.0)).unwrap_or(usize::MAX)
+    }
+}

@@ -1,0 +1,334 @@
+//! The kernel's command line: `key=value` words, separated by blanks.
+//!
+//! Some keys are the kernel's own, the others are the dump's and go to
+//! [`Config`] as they are. `README.md` lists the keys for users. A word that is not understood stops
+//! the boot: a test that thinks it asked for something must not run without it.
+
+use core::fmt::{self, Write};
+use core::net::Ipv4Addr;
+
+use debugnet_core::{Config, ConfigError};
+use heapless::String;
+
+/// Longest text of the dump's own words in bytes.
+const DUMP_TEXT_MAX: usize = 1024;
+/// Fewest window slots.
+pub const SLOTS_MIN: usize = 16;
+/// Most window slots: what the volatile section has room for.
+pub const SLOTS_MAX: usize = 1024;
+
+/// What the command line asks for, with defaults for what it leaves out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// `nic=`: which NIC to take over. Default `auto`.
+    pub nic: NicChoice,
+    /// `crash=`: how to die. Default `null`.
+    pub crash: Death,
+    /// `server=`: where the dump goes, and whom the live kernel asks for. Default `10.0.2.2`.
+    pub server: Ipv4Addr,
+    /// `client=`: our own address. Default `10.0.2.15`.
+    pub client: Ipv4Addr,
+    /// `slots=`: window slots, a power of two. Default 1024.
+    pub slots: usize,
+    /// `nested=`: fault again at this observer event of the dump, from 1. Default never.
+    pub nested: Option<u32>,
+    /// `seed=`: seed of the pattern in RAM. Default 1.
+    pub seed: u64,
+    /// `fill=`: fill only so many MiB of free RAM. Default all.
+    pub fill_mib: Option<u64>,
+    /// `exit=1`: leave QEMU after the outcome instead of stopping with the machine intact.
+    pub exit: bool,
+    /// The words of [`DUMP_KEYS`], as given.
+    dump: String<DUMP_TEXT_MAX>,
+}
+
+/// Keys that mean to the dump what they mean in [`Config::parse`].
+const DUMP_KEYS: &[&str] = &[
+    "gateway",
+    "path",
+    "mtu",
+    "payload",
+    "deadline",
+    "no-progress",
+    "link-wait",
+    "max-transmissions",
+    "strict",
+    "zeros",
+];
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            nic: NicChoice::Auto,
+            crash: Death::Null,
+            server: Ipv4Addr::new(10, 0, 2, 2),
+            client: Ipv4Addr::new(10, 0, 2, 15),
+            slots: SLOTS_MAX,
+            nested: None,
+            seed: 1,
+            fill_mib: None,
+            exit: false,
+            dump: String::new(),
+        }
+    }
+}
+
+/// Which NIC to use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NicChoice {
+    /// The first one that any driver knows.
+    Auto,
+    /// The first virtio network function on the PCI bus.
+    VirtioNetPci,
+    /// None: for a look at a machine without a network. The dump fails.
+    None,
+}
+
+impl NicChoice {
+    const NAMES: &[(&str, Self)] =
+        &[("auto", Self::Auto), ("virtio-net-pci", Self::VirtioNetPci), ("none", Self::None)];
+}
+
+/// A way of dying.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Death {
+    /// Writes through a null pointer.
+    Null,
+    /// Panics.
+    Panic,
+    /// Recurses until the stack meets its guard page.
+    Stack,
+    /// Faults inside the network driver: lock held, ring entry half written.
+    DriverLock,
+}
+
+impl Death {
+    const NAMES: &[(&str, Self)] = &[
+        ("null", Self::Null),
+        ("panic", Self::Panic),
+        ("stack", Self::Stack),
+        ("driver-lock", Self::DriverLock),
+    ];
+
+    /// Its name on the command line and in the report.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, death)| *death == self).map_or("?", |(name, _)| name)
+    }
+}
+
+/// Why the command line was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ParseError<'a> {
+    /// A word without `=`.
+    NoValue(&'a str),
+    /// A key that does not exist.
+    UnknownKey(&'a str),
+    /// A key that was given before.
+    Twice(&'a str),
+    /// A value that does not fit its key.
+    BadValue {
+        /// The key.
+        key: &'a str,
+        /// Its value.
+        value: &'a str,
+        /// What would have been right.
+        expected: &'static str,
+    },
+}
+
+impl fmt::Display for ParseError<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoValue(word) => write!(f, "`{word}` is not of the form key=value"),
+            Self::UnknownKey(key) => write!(f, "unknown key `{key}`"),
+            Self::Twice(key) => write!(f, "`{key}` was given twice"),
+            Self::BadValue { key, value, expected } => {
+                write!(f, "`{key}={value}`: expected {expected}")
+            }
+        }
+    }
+}
+
+impl Options {
+    /// Reads a command line. An empty one gives the defaults.
+    ///
+    /// # Errors
+    /// [`ParseError`] names the first word that is not understood.
+    pub fn parse(line: &str) -> Result<Self, ParseError<'_>> {
+        let mut options = Self::default();
+        for (at, word) in line.split_ascii_whitespace().enumerate() {
+            let (key, value) = word.split_once('=').ok_or(ParseError::NoValue(word))?;
+            let earlier = line.split_ascii_whitespace().take(at);
+            if earlier.filter_map(|word| word.split_once('=')).any(|(other, _)| other == key) {
+                return Err(ParseError::Twice(key));
+            }
+            options.set(key, value)?;
+        }
+        Ok(options)
+    }
+
+    fn set<'a>(&mut self, key: &'a str, value: &'a str) -> Result<(), ParseError<'a>> {
+        let bad = |expected| ParseError::BadValue { key, value, expected };
+        match key {
+            "nic" => {
+                self.nic =
+                    named(NicChoice::NAMES, value).ok_or(bad("auto, virtio-net-pci or none"))?;
+            }
+            "crash" => {
+                self.crash =
+                    named(Death::NAMES, value).ok_or(bad("null, panic, stack or driver-lock"))?;
+            }
+            "server" => self.server = value.parse().map_err(|_| bad("an IPv4 address"))?,
+            "client" => self.client = value.parse().map_err(|_| bad("an IPv4 address"))?,
+            "slots" => {
+                self.slots = number(value, SLOTS_MIN as u64, SLOTS_MAX as u64)
+                    .filter(|slots| slots.is_power_of_two())
+                    .ok_or(bad("a power of two from 16 to 1024"))?
+                    as usize;
+            }
+            "nested" => {
+                let event = number(value, 1, u64::from(u32::MAX));
+                self.nested = Some(event.ok_or(bad("an event number from 1"))? as u32);
+            }
+            "seed" => self.seed = number(value, 0, u64::MAX).ok_or(bad("a number"))?,
+            "fill" => {
+                self.fill_mib = Some(number(value, 0, 1 << 20).ok_or(bad("a number of MiB"))?);
+            }
+            "exit" => {
+                self.exit = match value {
+                    "0" => false,
+                    "1" => true,
+                    _ => return Err(bad("0 or 1")),
+                }
+            }
+            _ if DUMP_KEYS.contains(&key) => {
+                write!(self.dump, " {key}={value}").map_err(|_| bad("a shorter command line"))?;
+            }
+            _ => return Err(ParseError::UnknownKey(key)),
+        }
+        Ok(())
+    }
+}
+
+impl Options {
+    /// The configuration of the dump: one target, and the words that are the dump's own.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if one of these does not mean anything to the dump.
+    pub fn config(&self) -> Result<Config, ConfigError> {
+        let mut text: String<{ DUMP_TEXT_MAX + 64 }> = String::new();
+        // Two addresses take less than the 64 bytes set aside for them.
+        let _ = write!(text, "server={} client={}{}", self.server, self.client, self.dump);
+        Config::parse(&text)
+    }
+}
+
+fn named<T: Copy>(names: &[(&str, T)], value: &str) -> Option<T> {
+    names.iter().find(|(name, _)| *name == value).map(|(_, named)| *named)
+}
+
+/// A decimal or `0x` hexadecimal number in a range.
+fn number(value: &str, least: u64, most: u64) -> Option<u64> {
+    let number = match value.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16),
+        None => value.parse(),
+    };
+    number.ok().filter(|number| (least..=most).contains(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_gives_the_defaults() {
+        assert_eq!(Options::parse(""), Ok(Options::default()));
+        assert_eq!(Options::parse("  \t "), Ok(Options::default()));
+    }
+
+    #[test]
+    fn every_key_is_understood() {
+        let options = Options::parse(
+            "nic=virtio-net-pci crash=driver-lock mtu=4148 server=192.0.2.1 client=192.0.2.7 \
+             gateway=192.0.2.254 path=var/crash slots=256 nested=7 seed=0x10 fill=48 exit=1 \
+             payload=4000 deadline=60 no-progress=2 link-wait=3 max-transmissions=9 strict=yes \
+             zeros=send",
+        )
+        .unwrap();
+        let expected = Options {
+            nic: NicChoice::VirtioNetPci,
+            crash: Death::DriverLock,
+            server: "192.0.2.1".parse().unwrap(),
+            client: "192.0.2.7".parse().unwrap(),
+            slots: 256,
+            nested: Some(7),
+            seed: 16,
+            fill_mib: Some(48),
+            exit: true,
+            dump: options.dump.clone(),
+        };
+        assert_eq!(options, expected);
+
+        let config = options.config().unwrap();
+        assert_eq!(config.targets.len(), 1);
+        let target = &config.targets[0];
+        assert_eq!(target.server, options.server);
+        assert_eq!(target.client, Some(options.client.into()));
+        assert_eq!(target.gateway, Some("192.0.2.254".parse().unwrap()));
+        assert_eq!(
+            (config.path.as_str(), config.mtu, config.max_payload),
+            ("var/crash", 4148, 4000)
+        );
+        assert_eq!((config.deadline_us, config.no_progress_us), (60_000_000, 2_000_000));
+        assert_eq!((config.link_wait_us, config.max_transmissions), (3_000_000, Some(9)));
+        assert!(config.strict && !config.elide_zeros);
+    }
+
+    #[test]
+    fn the_defaults_make_a_configuration() {
+        let config = Options::default().config().unwrap();
+        assert_eq!(config.targets[0].server.to_string(), "10.0.2.2");
+        assert_eq!(config.mtu, 1500);
+    }
+
+    #[test]
+    fn what_the_dump_does_not_understand_is_its_error() {
+        for line in ["mtu=lots", "gateway=10.0", "strict=perhaps", "mtu=300"] {
+            assert!(Options::parse(line).unwrap().config().is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn each_death_has_a_name_that_parses_to_it() {
+        for (name, death) in Death::NAMES {
+            let line = format!("crash={name}");
+            assert_eq!(Options::parse(&line).unwrap().crash, *death);
+            assert_eq!(death.name(), *name);
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused_by_name() {
+        assert_eq!(Options::parse("quiet"), Err(ParseError::NoValue("quiet")));
+        assert_eq!(Options::parse("crush=null"), Err(ParseError::UnknownKey("crush")));
+        assert_eq!(Options::parse("seed=1 mtu=1500 seed=2"), Err(ParseError::Twice("seed")));
+        for (key, line) in [
+            ("nic", "nic=ne2k"),
+            ("crash", "crash="),
+            ("server", "server=10.0.2"),
+            ("slots", "slots=48"),
+            ("slots", "slots=2048"),
+            ("nested", "nested=0"),
+            ("seed", "seed=-1"),
+            ("exit", "exit=yes"),
+        ] {
+            let refused = Options::parse(line).unwrap_err();
+            assert!(
+                matches!(refused, ParseError::BadValue { key: named, .. } if named == key),
+                "{line}: {refused}"
+            );
+        }
+        let long = format!("path={}", "x".repeat(DUMP_TEXT_MAX));
+        assert!(matches!(Options::parse(&long), Err(ParseError::BadValue { key: "path", .. })));
+    }
+}

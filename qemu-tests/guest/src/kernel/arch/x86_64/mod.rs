@@ -1,0 +1,188 @@
+//! x86_64 PC machines of QEMU (`q35`, `pc`), booted through PVH.
+
+mod boot;
+mod clock;
+mod paging;
+mod ram;
+mod rtc;
+mod serial;
+mod stacks;
+#[cfg(target_os = "linux")]
+mod string;
+mod tables;
+mod trap;
+
+use core::num::NonZeroU64;
+
+use debugnet_core::addr::{PhysAddr, PhysRange};
+use guest::memory::{self, Ranges};
+use guest::pvh::{MemoryMapEntry, StartInfo};
+use heapless::{String, Vec};
+use nic_hal::pci::Cf8;
+use x86_64::instructions::hlt;
+use x86_64::instructions::port::Port;
+
+pub(crate) use clock::{TscClock, tsc_clock};
+pub(crate) use paging::MapError;
+pub(crate) use ram::{fill, read, sum, write_word, zero_prefix};
+pub(crate) use serial::Serial;
+pub(crate) use trap::Registers;
+
+use crate::kernel::{fatal, say};
+
+/// Longest command line in bytes.
+const CMDLINE_MAX: usize = 2048;
+/// Most entries of the loader's memory map.
+const MAP_MAX: u32 = 64;
+
+/// What the boot code found out about the machine.
+pub(crate) struct Machine {
+    /// The command line.
+    pub(crate) cmdline: String<CMDLINE_MAX>,
+    /// RAM.
+    pub(crate) ram: Ranges,
+    /// Counter ticks a second.
+    pub(crate) tsc_hz: NonZeroU64,
+    /// Seconds since 1970 at boot, 0 if unknown.
+    pub(crate) boot_time_s: u64,
+    space: paging::AddressSpace,
+}
+
+impl Machine {
+    /// Makes the registers of a device reachable at their physical address.
+    ///
+    /// # Errors
+    /// [`MapError`] if they lie too far up.
+    pub(crate) fn map_device(&mut self, window: PhysRange) -> Result<(), MapError> {
+        self.space.map_device(window)
+    }
+}
+
+unsafe extern "C" {
+    /// The linker script's symbols: addresses without contents.
+    static __image_start: u8;
+    static __image_end: u8;
+    static __volatile_start: u8;
+    static __volatile_end: u8;
+}
+
+/// Memory that the kernel's image takes, zeroed parts included.
+pub(crate) fn image() -> PhysRange {
+    between((&raw const __image_start).addr(), (&raw const __image_end).addr())
+}
+
+/// The part of the image that the crash path writes.
+pub(crate) fn volatile_section() -> PhysRange {
+    between((&raw const __volatile_start).addr(), (&raw const __volatile_end).addr())
+}
+
+fn between(start: usize, end: usize) -> PhysRange {
+    let len = end.saturating_sub(start) as u64;
+    PhysRange::new(PhysAddr(start as u64), len).unwrap_or(PhysRange::EMPTY)
+}
+
+/// First Rust code, on the boot stack, with the first GiB mapped onto itself.
+extern "C" fn start(start_info: u64) -> ! {
+    serial::init();
+    if !tables::load() {
+        fatal(format_args!("started twice"));
+    }
+    let (cmdline, ram) = match read_start_info(PhysAddr(start_info)) {
+        Ok(found) => found,
+        Err(what) => fatal(format_args!("{what}")),
+    };
+    let mut holes: Vec<u64, 8> = Vec::new();
+    // Capacity for page 0 and five guard pages.
+    let _ = holes.push(0);
+    let _ = holes.extend_from_slice(&stacks::guards());
+    let space = match paging::AddressSpace::new(&ram, &holes) {
+        Ok(space) => space,
+        Err(error) => fatal(format_args!("page tables: {error:?}")),
+    };
+    space.activate();
+    let Some(tsc_hz) = clock::calibrate() else {
+        fatal(format_args!("the interval timer does not move"));
+    };
+    let boot_time_s = rtc::unix_seconds();
+    crate::kernel::main(Machine { cmdline, ram, tsc_hz, boot_time_s, space })
+}
+
+/// The command line and the RAM in the loader's memory map.
+fn read_start_info(address: PhysAddr) -> Result<(String<CMDLINE_MAX>, Ranges), &'static str> {
+    let info = StartInfo::parse(&low_bytes(address.0)?)?;
+    let count = info.memory_map_len.get();
+    if count > MAP_MAX {
+        return Err("start info: memory map too long");
+    }
+    let mut runs: Vec<PhysRange, { memory::RANGES_MAX }> = Vec::new();
+    for entry in 0..u64::from(count) {
+        let at = info.memory_map.get() + entry * MemoryMapEntry::LEN as u64;
+        let entry = MemoryMapEntry::parse(&low_bytes(at)?).ok_or("start info: bad map entry")?;
+        let range = entry.range().ok_or("start info: memory that wraps")?;
+        say!("guest: map {} {} type {}", range.start(), range.end(), entry.kind());
+        if entry.is_ram() {
+            runs.push(range).map_err(|_| "start info: too many runs of RAM")?;
+        }
+    }
+    let ram = memory::normalise(runs).map_err(|_| "start info: too many runs of RAM")?;
+
+    let mut cmdline = String::new();
+    let mut at = info.cmdline.get();
+    while at != 0 {
+        let [byte] = low_bytes::<1>(at)?;
+        match byte {
+            0 => break,
+            0x20..0x7f => cmdline.push(char::from(byte)).map_err(|_| "command line too long")?,
+            _ => return Err("command line: not printable ASCII"),
+        }
+        at += 1;
+    }
+    Ok((cmdline, ram))
+}
+
+/// Bytes that the loader left in memory, before the kernel has tables of its own.
+fn low_bytes<const LEN: usize>(address: u64) -> Result<[u8; LEN], &'static str> {
+    const BOOT_MAP_LEN: u64 = 1 << 30;
+    if address == 0 || address > BOOT_MAP_LEN - LEN as u64 {
+        return Err("start info: outside the memory mapped at boot");
+    }
+    let first = core::ptr::with_exposed_provenance::<u8>(address as usize);
+    let mut bytes = [0; LEN];
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        // SAFETY: inside the first GiB, which the boot tables map; the loader wrote it
+        // and nobody else writes before RAM is filled.
+        *byte = unsafe { first.wrapping_add(at).read_volatile() };
+    }
+    Ok(bytes)
+}
+
+/// PCI configuration space.
+pub(crate) fn pci_access() -> Cf8 {
+    // SAFETY: ring 0 of a PC, one CPU, interrupts off: no access happens inside another,
+    // and each selects its register anew.
+    unsafe { Cf8::new() }
+}
+
+/// Ends QEMU through its `isa-debug-exit` device: status 33 for success, 3
+/// for failure. Without the device the CPU stops.
+pub(crate) fn exit(success: bool) -> ! {
+    const SUCCESS: u32 = 0x10;
+    const FAILURE: u32 = 1;
+    // SAFETY: the port belongs to the debug device or to nothing.
+    unsafe { Port::<u32>::new(0xf4).write(if success { SUCCESS } else { FAILURE }) };
+    stop()
+}
+
+/// Stops the CPU and leaves the machine as it is.
+pub(crate) fn stop() -> ! {
+    loop {
+        x86_64::instructions::interrupts::disable();
+        hlt();
+    }
+}
+
+/// Executes the undefined instruction: the way a panic reaches the fault handler.
+pub(crate) fn undefined_instruction() -> ! {
+    // SAFETY: raises an exception whose handler never returns.
+    unsafe { core::arch::asm!("ud2", options(noreturn)) }
+}

@@ -1,0 +1,198 @@
+//! The common end of all 256 gates: save the registers, hand them to the kernel.
+
+use core::arch::global_asm;
+use core::fmt;
+
+use x86_64::registers::control::{Cr2, Cr3};
+
+use super::tables;
+
+/// Distance between the entry points of two vectors in bytes.
+pub(super) const STUB_LEN: usize = 16;
+
+global_asm!(
+    r#"
+    .section .text.trap, "ax"
+    .balign 16
+    .globl trap_stub_first
+trap_stub_first:
+    .set vector, 0
+    .rept 256
+    .balign {stub_len}
+    .if (vector == 8) || ((vector >= 10) && (vector <= 14)) || (vector == 17) || (vector == 21) || (vector == 29) || (vector == 30)
+    .else
+    push 0                          # where the others have an error code
+    .endif
+    push vector
+    jmp trap_common
+    .set vector, vector + 1
+    .endr
+
+trap_common:
+    push rax
+    push rbx
+    push rcx
+    push rdx
+    push rsi
+    push rdi
+    push rbp
+    push r8
+    push r9
+    push r10
+    push r11
+    push r12
+    push r13
+    push r14
+    push r15
+    cld
+    mov rdi, rsp                    # 22 quadwords below an aligned top: aligned for the call
+    xor ebp, ebp
+    call {entry}
+    ud2
+"#,
+    stub_len = const STUB_LEN,
+    entry = sym trap_entry,
+);
+
+unsafe extern "C" {
+    /// The code of vector 0; the others follow at [`STUB_LEN`].
+    static trap_stub_first: u8;
+}
+
+/// Address of the entry point of vector 0.
+pub(super) fn trap_stubs() -> u64 {
+    (&raw const trap_stub_first).addr() as u64
+}
+
+/// What the stub and the CPU pushed.
+#[repr(C)]
+struct TrapFrame {
+    r15: u64,
+    r14: u64,
+    r13: u64,
+    r12: u64,
+    r11: u64,
+    r10: u64,
+    r9: u64,
+    r8: u64,
+    rbp: u64,
+    rdi: u64,
+    rsi: u64,
+    rdx: u64,
+    rcx: u64,
+    rbx: u64,
+    rax: u64,
+    vector: u64,
+    error_code: u64,
+    rip: u64,
+    cs: u64,
+    rflags: u64,
+    rsp: u64,
+    ss: u64,
+}
+
+/// The registers of the code that died.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "the names are the CPU's")]
+pub(crate) struct Registers {
+    pub rax: u64,
+    pub rbx: u64,
+    pub rcx: u64,
+    pub rdx: u64,
+    pub rsi: u64,
+    pub rdi: u64,
+    pub rbp: u64,
+    pub rsp: u64,
+    pub r8: u64,
+    pub r9: u64,
+    pub r10: u64,
+    pub r11: u64,
+    pub r12: u64,
+    pub r13: u64,
+    pub r14: u64,
+    pub r15: u64,
+    pub rip: u64,
+    pub rflags: u64,
+    pub cs: u64,
+    pub ss: u64,
+    pub cr2: u64,
+    pub cr3: u64,
+    pub vector: u64,
+    pub error_code: u64,
+}
+
+impl fmt::Display for Registers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = [
+            [("rax", self.rax), ("rbx", self.rbx), ("rcx", self.rcx), ("rdx", self.rdx)],
+            [("rsi", self.rsi), ("rdi", self.rdi), ("rbp", self.rbp), ("rsp", self.rsp)],
+            [("r8 ", self.r8), ("r9 ", self.r9), ("r10", self.r10), ("r11", self.r11)],
+            [("r12", self.r12), ("r13", self.r13), ("r14", self.r14), ("r15", self.r15)],
+            [("rip", self.rip), ("cs ", self.cs), ("flg", self.rflags), ("ss ", self.ss)],
+            [("vec", self.vector), ("err", self.error_code), ("cr2", self.cr2), ("cr3", self.cr3)],
+        ];
+        for (at, row) in rows.iter().enumerate() {
+            f.write_str(if at == 0 { "guest:" } else { "\nguest:" })?;
+            for (name, value) in row {
+                write!(f, " {name} {value:016x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Registers {
+    /// What the exception means, by Intel's name for it.
+    pub(crate) fn vector_name(&self) -> &'static str {
+        match self.vector {
+            0 => "divide error",
+            2 => "non-maskable interrupt",
+            3 => "breakpoint",
+            6 => "invalid opcode",
+            7 => "device not available",
+            8 => "double fault",
+            10 => "invalid task state segment",
+            11 => "segment not present",
+            12 => "stack fault",
+            13 => "general protection fault",
+            14 => "page fault",
+            16 => "x87 error",
+            17 => "alignment check",
+            18 => "machine check",
+            19 => "SIMD error",
+            _ => "unexpected interrupt",
+        }
+    }
+}
+
+/// First Rust code of a fault, on an interrupt stack.
+extern "C" fn trap_entry(frame: &TrapFrame) -> ! {
+    tables::divert_faults();
+    let registers = Registers {
+        rax: frame.rax,
+        rbx: frame.rbx,
+        rcx: frame.rcx,
+        rdx: frame.rdx,
+        rsi: frame.rsi,
+        rdi: frame.rdi,
+        rbp: frame.rbp,
+        rsp: frame.rsp,
+        r8: frame.r8,
+        r9: frame.r9,
+        r10: frame.r10,
+        r11: frame.r11,
+        r12: frame.r12,
+        r13: frame.r13,
+        r14: frame.r14,
+        r15: frame.r15,
+        rip: frame.rip,
+        rflags: frame.rflags,
+        cs: frame.cs,
+        ss: frame.ss,
+        cr2: Cr2::read_raw(),
+        cr3: Cr3::read_raw().0.start_address().as_u64(),
+        vector: frame.vector,
+        error_code: frame.error_code,
+    };
+    crate::kernel::crash::on_fault(&registers)
+}

@@ -1,0 +1,312 @@
+//! Death's door: from the fault handler to the last line on the console.
+//!
+//! Whatever is written from here on lies in the volatile section; the rest of
+//! memory is evidence.
+
+use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use debugnet_core::dump::{Failure, Outcome};
+use debugnet_core::nic::{Nic, NicError};
+use debugnet_core::observer::Event;
+use debugnet_core::progress::{Progress, Stage};
+use debugnet_core::time::{Clock, Instant};
+use debugnet_core::{Armed, ConfigError, DumpInfo, Io, Observer, Verdict, arm as arm_dump};
+use guest::cmdline::{Death, Options};
+use guest::report;
+use heapless::String;
+use nic_hal::{CrashCell, Entry, Identity};
+use nic_virtio::VirtioNet;
+
+use super::arch::{self, Machine, Registers, TscClock};
+use super::live::{Function, Transport};
+use super::source::RamSource;
+use super::{panic, report, say, volatile};
+
+/// What the dump needs, set aside at boot.
+struct Kit {
+    armed: Armed<'static>,
+    nic: Option<VirtioNet<Transport, Identity>>,
+    clock: TscClock,
+    /// Seconds since 1970 when the clock started.
+    armed_time_s: u64,
+    source: RamSource,
+    how: Death,
+    nested: Option<u32>,
+    exit: bool,
+    /// The CPU at the death, for whoever looks at the volatile section.
+    registers: Option<Registers>,
+}
+
+#[unsafe(link_section = ".volatile")]
+static KIT: CrashCell<Kit> = CrashCell::new();
+
+/// How many faults there have been.
+#[unsafe(link_section = ".volatile")]
+static FAULTS: AtomicU32 = AtomicU32::new(0);
+
+/// RAM in the image, for a nested fault to report.
+#[unsafe(link_section = ".volatile")]
+static DUMP_BYTES: AtomicU64 = AtomicU64::new(0);
+
+/// Whether a fault has happened: from then on only the volatile section may be written.
+pub(super) fn has_begun() -> bool {
+    FAULTS.load(Ordering::Relaxed) != 0
+}
+
+/// Why the dump could not be armed.
+pub(super) enum ArmError {
+    /// The command line asks for what the dump cannot do.
+    Config(ConfigError),
+    /// The NIC's registers cannot be used.
+    Nic(NicError),
+    /// The memory map has too many runs.
+    Ram,
+    /// Armed before.
+    Twice,
+}
+
+impl fmt::Display for ArmError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => write!(f, "{error}"),
+            Self::Nic(error) => write!(f, "{error:?}"),
+            Self::Ram => f.write_str("too many runs of RAM"),
+            Self::Twice => f.write_str("done before"),
+        }
+    }
+}
+
+/// Makes everything ready for the crash. Touches no device.
+pub(super) fn arm(
+    machine: &mut Machine,
+    options: &Options,
+    function: Option<Function>,
+) -> Result<(), ArmError> {
+    let config = options.config().map_err(ArmError::Config)?;
+    let memory = volatile::dump_memory(options.slots).ok_or(ArmError::Twice)?;
+    let armed = arm_dump(config, memory).map_err(ArmError::Config)?;
+    let nic = match function {
+        None => None,
+        Some(function) => {
+            let memory = volatile::nic_memory().ok_or(ArmError::Twice)?;
+            let transport = function.transport(machine).map_err(ArmError::Nic)?;
+            Some(VirtioNet::new(transport, memory, Identity::new()).map_err(ArmError::Nic)?)
+        }
+    };
+    let source = RamSource::new(&machine.ram, arch::volatile_section());
+    let kit = Kit {
+        armed,
+        nic,
+        clock: arch::tsc_clock(machine.tsc_hz),
+        armed_time_s: machine.boot_time_s,
+        source: source.map_err(|_| ArmError::Ram)?,
+        how: options.crash,
+        nested: options.nested,
+        exit: options.exit,
+        registers: None,
+    };
+    DUMP_BYTES.store(machine.ram.iter().map(|run| run.len()).sum(), Ordering::Relaxed);
+    KIT.put(kit).map_err(|_| ArmError::Twice)
+}
+
+/// Where every fault ends. Called by the arch layer on an interrupt stack.
+pub(super) fn on_fault(registers: &Registers) -> ! {
+    /// The CPU that this guest has.
+    const CPU: u32 = 0;
+    /// The death, a fault in the dump, and one in the report about that.
+    const FAULTS_MAX: u32 = 2;
+    // One CPU: a plain count is exact.
+    let faults = FAULTS.load(Ordering::Relaxed).saturating_add(1);
+    FAULTS.store(faults, Ordering::Relaxed);
+    if faults > FAULTS_MAX {
+        arch::exit(false);
+    }
+    match KIT.enter(CPU) {
+        Entry::First { value, progress } => die(value, progress, registers),
+        Entry::Nested(progress) => die_again(progress, registers),
+        Entry::Empty => die_unarmed(registers),
+        Entry::OtherCpu => arch::stop(),
+    }
+}
+
+/// The first fault: dumps.
+fn die(kit: &'static mut Kit, progress: &'static Progress, registers: &Registers) -> ! {
+    kit.registers = Some(*registers);
+    let mut words = [0; panic::MESSAGE_MAX];
+    let message = cause(panic::last_words(&mut words), registers);
+    announce(kit.how.name(), message, registers);
+
+    let info = DumpInfo {
+        architecture: "amd64",
+        architecture_version: 2,
+        hostname: "guest",
+        version: concat!("debugnet-rs guest ", env!("CARGO_PKG_VERSION"), "\n"),
+        panic: message,
+        time_s: time_of_day(kit.armed_time_s, kit.clock.now()),
+        key: &[],
+    };
+    let mut observer = Narrator { events: 0, nested: kit.nested };
+    let mut io = Io {
+        clock: &mut kit.clock,
+        source: &mut kit.source,
+        transform: None,
+        info: &info,
+        observer: &mut observer,
+        progress,
+    };
+    let outcome = match &mut kit.nic {
+        Some(nic) => kit.armed.dump(&mut [nic as &mut dyn Nic], &mut io),
+        None => kit.armed.dump(&mut [], &mut io),
+    };
+    tell(&outcome);
+    if kit.exit {
+        arch::exit(outcome.is_complete());
+    }
+    arch::stop()
+}
+
+/// Seconds since 1970, 0 if they were unknown at boot.
+fn time_of_day(armed_time_s: u64, now: Instant) -> u64 {
+    if armed_time_s == 0 { 0 } else { armed_time_s + now.as_micros() / 1_000_000 }
+}
+
+/// A fault inside the dump: says how far that had got, and gives up.
+fn die_again(progress: &Progress, registers: &Registers) -> ! {
+    let mut words = [0; panic::MESSAGE_MAX];
+    let cause = cause(panic::nested_words(&mut words), registers);
+    let mut error: String<640> = String::new();
+    // Longer messages are cut: nothing is lost that the first 512 bytes do not say.
+    let _ = write!(
+        error,
+        "fault in the dump: {cause} at {:#x}, address {:#x}",
+        registers.rip, registers.cr2
+    );
+    report(&report::Outcome {
+        result: "nested",
+        dump_bytes: DUMP_BYTES.load(Ordering::Relaxed),
+        acked_bytes: progress.acked_bytes(),
+        stage: stage_name(progress.stage()),
+        error: &error,
+        ..report::Outcome::default()
+    });
+    say!("{registers}");
+    arch::exit(false)
+}
+
+/// A fault before there was anything to dump with.
+fn die_unarmed(registers: &Registers) -> ! {
+    let mut words = [0; panic::MESSAGE_MAX];
+    announce("unarmed", cause(panic::last_words(&mut words), registers), registers);
+    report(&report::Outcome {
+        result: "failed",
+        stage: stage_name(Stage::Idle),
+        error: "the kernel died before the dump was armed",
+        ..report::Outcome::default()
+    });
+    arch::exit(false)
+}
+
+/// The panic message, or the meaning of the exception.
+fn cause<'a>(words: &'a str, registers: &Registers) -> &'a str {
+    if words.is_empty() { registers.vector_name() } else { words }
+}
+
+fn announce(how: &str, message: &str, registers: &Registers) {
+    say!("{registers}");
+    report(&report::Crash {
+        how,
+        vector: registers.vector,
+        error_code: registers.error_code,
+        rip: &hex(registers.rip),
+        rsp: &hex(registers.rsp),
+        cr2: &hex(registers.cr2),
+        message,
+    });
+}
+
+fn tell(outcome: &Outcome) {
+    report(&report::Outcome {
+        result: match outcome.verdict {
+            Verdict::Confirmed => "confirmed",
+            Verdict::Unconfirmed => "unconfirmed",
+            _ => "failed",
+        },
+        dump_bytes: outcome.dump_bytes,
+        acked_bytes: outcome.acked_bytes,
+        sent_bytes: outcome.sent_bytes,
+        zero_bytes: outcome.zero_bytes,
+        hole_bytes: outcome.holes.bytes(),
+        not_sent_bytes: outcome.not_sent.bytes(),
+        messages: outcome.messages.into(),
+        transmissions: outcome.transmissions.into(),
+        retransmits: outcome.retransmits.into(),
+        bytes_read: outcome.bytes_read,
+        bytes_copied: outcome.bytes_copied,
+        cells_high_water: outcome.cells_high_water as u64,
+        elapsed_us: outcome.elapsed_us,
+        data_us: outcome.data_us,
+        nic_stopped: outcome.nic_stopped,
+        stage: stage_name(outcome.stage),
+        error: &outcome.failure.map(|failure| failure_text(&failure)).unwrap_or_default(),
+    });
+}
+
+fn failure_text(failure: &Failure) -> String<256> {
+    let mut text = String::new();
+    let Failure { kind, stage, address, offset, seqno, tries, .. } = failure;
+    // Longer than any failure there is; cut if not.
+    let _ = write!(text, "{kind:?} in stage {}", stage_name(*stage));
+    for (name, value) in [
+        ("address", address.map(|at| at.0)),
+        ("offset", *offset),
+        ("seqno", seqno.map(u64::from)),
+        ("tries", (*tries != 0).then_some(u64::from(*tries))),
+    ] {
+        if let Some(value) = value {
+            let _ = write!(text, ", {name} {value:#x}");
+        }
+    }
+    text
+}
+
+fn stage_name(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Idle => "idle",
+        Stage::TakeOver => "take-over",
+        Stage::Link => "link",
+        Stage::Resolve => "resolve",
+        Stage::Herald => "herald",
+        Stage::Data => "data",
+        Stage::Header => "header",
+        Stage::Finish => "finish",
+        Stage::Done => "done",
+    }
+}
+
+fn hex(value: u64) -> String<18> {
+    let mut text = String::new();
+    // Two and sixteen digits: it fits.
+    let _ = write!(text, "{value:#x}");
+    text
+}
+
+/// Tells the console what happens, and faults where it was told to.
+struct Narrator {
+    events: u32,
+    nested: Option<u32>,
+}
+
+impl Observer for Narrator {
+    fn event(&mut self, now: Instant, event: &Event) {
+        self.events = self.events.saturating_add(1);
+        match event {
+            // The server shows the progress; the port is slow.
+            Event::Progress { .. } => {}
+            other => say!("guest: {:>10} us {other:?}", now.as_micros()),
+        }
+        if self.nested == Some(self.events) {
+            super::death::die_in_the_dump();
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The kernel: what it does while it lives.
+
+mod arch;
+mod crash;
+mod death;
+mod live;
+mod panic;
+mod pci;
+mod source;
+mod volatile;
+
+use core::fmt::{self, Write};
+
+use debugnet_core::addr::PhysRange;
+use guest::cmdline::Options;
+use guest::memory::{self, Ranges};
+use guest::report::{Line, Ready};
+use heapless::Vec;
+
+use self::arch::Machine;
+
+/// Prints one line for people on the console.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::kernel::say_line(format_args!($($text)*)) };
+}
+pub(crate) use say;
+
+pub(crate) fn say_line(text: fmt::Arguments<'_>) {
+    // The console's `write_str` cannot fail; an error would come from a `Display`.
+    let _ = writeln!(arch::Serial, "{text}");
+}
+
+/// Prints one line for the harness.
+fn report(line: &impl Line) {
+    if line.write_to(&mut arch::Serial).is_err() {
+        say!("guest: a report does not fit its line");
+    }
+}
+
+/// Ends a boot that cannot go on: says why and leaves QEMU with a failure.
+fn fatal(why: fmt::Arguments<'_>) -> ! {
+    say!("guest: fatal: {why}");
+    arch::exit(false)
+}
+
+/// Lives a short life and dies as it was told. Called by the arch layer.
+fn main(mut machine: Machine) -> ! {
+    let line = machine.cmdline.clone();
+    let options = match Options::parse(&line) {
+        Ok(options) => options,
+        Err(error) => fatal(format_args!("command line: {error}")),
+    };
+    say!("guest: command line `{line}`");
+    say!("guest: counter {} Hz, image {:?}", machine.tsc_hz, arch::image());
+
+    let free = memory::without(&machine.ram, arch::image());
+    let Ok(free) = free else { fatal(format_args!("too many runs of RAM")) };
+    fill(&free, &options);
+
+    let mut nic = live::LiveNic::start(&mut machine, &options);
+    if let Err(why) = crash::arm(&mut machine, &options, nic.function()) {
+        fatal(format_args!("arm: {why}"));
+    }
+    nic.use_it(&options, &mut arch::tsc_clock(machine.tsc_hz));
+
+    ready(&machine.ram, &options, &nic);
+    death::die(options.crash, &mut nic)
+}
+
+/// Fills free RAM with the pattern, up to the limit of the command line.
+fn fill(free: &Ranges, options: &Options) {
+    let mut left = options.fill_mib.map_or(u64::MAX, |mib| mib << 20);
+    let mut filled = 0;
+    for run in free {
+        let (part, _) = run.split_at(left);
+        // SAFETY: RAM of the map less the image, which holds all that the kernel uses:
+        // the loader's data was copied out, and firmware does not run any more.
+        unsafe { arch::fill(part, options.seed) };
+        left = left.saturating_sub(part.len());
+        filled += part.len();
+    }
+    say!("guest: filled {} KiB of RAM", filled >> 10);
+}
+
+fn ready(ram: &Ranges, options: &Options, nic: &live::LiveNic) {
+    let ends = |range: PhysRange| [range.start().0, range.end().0];
+    let mut runs = Vec::new();
+    for run in ram {
+        // As many as the list it comes from: they fit.
+        let _ = runs.push(ends(*run));
+    }
+    report(&Ready {
+        volatile: ends(arch::volatile_section()),
+        ram: runs,
+        nic: nic.name(),
+        image: "flat",
+        seed: options.seed,
+        live_sent: nic.sent(),
+        live_received: nic.received(),
+    });
+}
