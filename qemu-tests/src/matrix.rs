@@ -37,7 +37,14 @@ pub enum Expect {
 }
 
 impl Case {
-    fn new(machine: &str, nic: &str, memory_mib: u64, mtu: u16, loss_pct: u32, crash: &str) -> Self {
+    fn new(
+        machine: &str,
+        nic: &str,
+        memory_mib: u64,
+        mtu: u16,
+        loss_pct: u32,
+        crash: &str,
+    ) -> Self {
         Self {
             name: format!("{machine}-{nic}-{memory_mib}M-mtu{mtu}-loss{loss_pct}-{crash}"),
             machine: Machine {
@@ -183,7 +190,8 @@ mod tests {
     #[test]
     fn the_subset_covers_every_value() {
         let cases = cases(false);
-        let all = |value: fn(&Case) -> String| -> BTreeSet<String> { cases.iter().map(value).collect() };
+        let all =
+            |value: fn(&Case) -> String| -> BTreeSet<String> { cases.iter().map(value).collect() };
         let machines = all(|case| case.machine.machine.clone());
         assert!(MACHINES.iter().all(|name| machines.contains(*name)));
         let nics = all(|case| case.machine.nic.clone());

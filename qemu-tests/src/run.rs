@@ -252,13 +252,18 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
 
     progress(Progress::Comparing);
     // A guest that fell twice leaves QEMU, and there is no truth to be had.
-    let truth = if gave_up && guest.qemu.wait(GAVE_UP_MAX) {
-        Vec::new()
+    let mut monitor = if gave_up && guest.qemu.wait(GAVE_UP_MAX) {
+        None
     } else {
-        guest.truth(&monitor_path, &layout, &out)?
+        Some(stop_machine(&monitor_path)?)
+    };
+    // Noise has hit the NIC to the end; from here on a full socket means nothing.
+    let stats = gateway.finish().map_err(doing("running the gateway"))?;
+    let truth = match &mut monitor {
+        None => Vec::new(),
+        Some(monitor) => guest.truth(monitor, &layout, &out)?,
     };
     drop(guest);
-    let stats = gateway.finish().map_err(doing("running the gateway"))?;
     server.stop();
 
     let finished = match finished {
@@ -285,6 +290,13 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
     })
 }
 
+fn stop_machine(monitor: &Path) -> Result<Monitor, RunError> {
+    let mut monitor =
+        Monitor::connect(monitor, CONNECT_MAX).map_err(doing("connecting to QEMU"))?;
+    monitor.stop().map_err(doing("stopping the guest"))?;
+    Ok(monitor)
+}
+
 fn judge(
     config: &RunConfig,
     vmcore: &Path,
@@ -292,6 +304,10 @@ fn judge(
     truth: &[TruthFile],
 ) -> Result<Verdict, RunError> {
     if let Some(address) = config.break_at {
+        if layout.volatile.contains(&address) {
+            let error = io::Error::other(format!("{address:#x} is in the volatile section"));
+            return Err(doing("breaking a byte of the vmcore")(error));
+        }
         break_byte(vmcore, address).map_err(doing("breaking a byte of the vmcore"))?;
     }
     compare(vmcore, layout, truth).map_err(doing("comparing the vmcore"))
@@ -349,18 +365,14 @@ impl Guest {
         }
     }
 
-    /// Stops the machine, takes QEMU's copy of its RAM into `out`, and ends QEMU.
+    /// Takes QEMU's copy of the RAM into `out`, and ends QEMU.
     fn truth(
         &mut self,
-        monitor: &Path,
+        monitor: &mut Monitor,
         layout: &Layout,
         out: &Path,
     ) -> Result<Vec<TruthFile>, RunError> {
-        let mut monitor =
-            Monitor::connect(monitor, CONNECT_MAX).map_err(doing("connecting to QEMU"))?;
-        monitor.stop().map_err(doing("stopping the guest"))?;
-        let truth =
-            save_truth(&mut monitor, &layout.ram, out).map_err(doing("saving guest RAM"))?;
+        let truth = save_truth(monitor, &layout.ram, out).map_err(doing("saving guest RAM"))?;
         // QEMU may close the monitor before its answer is read.
         let _ = monitor.quit();
         self.qemu.wait(QUIT_MAX);

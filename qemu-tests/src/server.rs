@@ -70,7 +70,10 @@ impl Server {
         let event = self.event("finished", patience)?;
         Ok(Finished {
             result: event["result"].as_str().unwrap_or("unknown").to_owned(),
-            vmcore: event["vmcore"].as_str().map(PathBuf::from),
+            vmcore: event["vmcore"].as_str().map(|path| {
+                let path = PathBuf::from(path);
+                path.canonicalize().unwrap_or(path)
+            }),
             event,
         })
     }

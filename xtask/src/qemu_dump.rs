@@ -190,11 +190,11 @@ fn summarise(args: &Args, report: &RunReport) {
     ));
     lines.push(field("death", args.crash.clone()));
     let compared = report.verdict.as_ref().map_or(0, |verdict| verdict.compared);
+    lines.push(field("image", format!("{} bytes of RAM, {compared} compared", report.dump_bytes)));
     lines.push(field(
-        "image",
-        format!("{} bytes of RAM, {compared} compared", report.dump_bytes),
+        "sent",
+        format!("{} bytes in {} messages", traffic.data_bytes, traffic.data_messages),
     ));
-    lines.push(field("sent", format!("{} bytes in {} messages", traffic.data_bytes, traffic.data_messages)));
     if let (Some(us), Some(goodput)) = (traffic.data_us(), traffic.goodput_mb_s()) {
         lines.push(field("goodput", format!("{goodput:.1} MB/s over {:.2} s", us as f64 / 1e6)));
     }
@@ -207,7 +207,11 @@ fn summarise(args: &Args, report: &RunReport) {
             up.offered,
             report.stats.drops_down(),
             down.offered,
-            if socket_full > 0 { format!(" ({socket_full} at QEMU's socket)") } else { String::new() }
+            if socket_full > 0 {
+                format!(" ({socket_full} at QEMU's socket)")
+            } else {
+                String::new()
+            }
         ),
     ));
     if report.outcome.result != OutcomeKind::Confirmed {

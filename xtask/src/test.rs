@@ -136,12 +136,7 @@ fn programs() -> Result<Programs, Missing> {
     let qemu = tools::qemu().map_err(Missing::Qemu)?;
     let rest = || -> Result<Programs> {
         let out = cargo::target_dir()?.join("qemu-matrix");
-        Ok(Programs {
-            qemu,
-            guest: cargo::build_guest()?,
-            netdumpd: cargo::build_netdumpd()?,
-            out,
-        })
+        Ok(Programs { qemu, guest: cargo::build_guest()?, netdumpd: cargo::build_netdumpd()?, out })
     };
     rest().map_err(Missing::Build)
 }
@@ -168,7 +163,9 @@ mod tests {
     #[test]
     fn libtest_is_understood() {
         assert_eq!(
-            Line::parse("test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.4s"),
+            Line::parse(
+                "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.4s"
+            ),
             Some(Line::Summary { passed: 12, failed: 3 })
         );
         assert_eq!(Line::parse("test a::b ... FAILED"), Some(Line::Failed("a::b")));

@@ -10,9 +10,7 @@ const MEMORY_MAX_MIB: u64 = 64 * 1024;
 /// `64M`, `1G`, `262144K`, or a plain number of MiB; the result is in MiB.
 pub(crate) fn memory(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits
-        .parse()
-        .map_err(|_| "expected a size such as 64M or 1G".to_owned())?;
+    let number: u64 = digits.parse().map_err(|_| "expected a size such as 64M or 1G".to_owned())?;
     let mib = match text[digits.len()..].to_ascii_uppercase().as_str() {
         "" | "M" | "MB" | "MIB" => Some(number),
         "G" | "GB" | "GIB" => number.checked_mul(1024),
@@ -102,7 +100,9 @@ mod tests {
         {
             assert_eq!(memory(text), Ok(mib), "{text}");
         }
-        for bad in ["12Q", "", "M", "64MM", "-1M", "1.5G", "1000K", "15M", "65G", "99999999999999999G"] {
+        for bad in
+            ["12Q", "", "M", "64MM", "-1M", "1.5G", "1000K", "15M", "65G", "99999999999999999G"]
+        {
             assert!(memory(bad).is_err(), "{bad}");
         }
         assert!(memory("12Q").unwrap_err().contains("`Q` is no unit"));
