@@ -133,3 +133,6 @@ impl<'m> Client<'m> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -503,6 +503,15 @@ impl<'m> Session<'m> {
         }
     }
 
+    /// Sends all that is queued, whatever the window says: for replaying
+    /// somebody else's sending.
+    #[cfg(test)]
+    pub(crate) fn force_sent(&mut self, now: Instant) {
+        while let Some(id) = self.fresh.first() {
+            self.on_sent(now, id, TxTicket::NONE);
+        }
+    }
+
     /// The message of the last [`Session::poll_transmit`] went to the NIC under `ticket`.
     pub fn on_sent(&mut self, now: Instant, id: SlotId, ticket: TxTicket) {
         self.rtt.saw(now);

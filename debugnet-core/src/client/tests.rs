@@ -1,0 +1,121 @@
+//! Recorded traffic of the stock client and server, against our encoders and parsers.
+
+use super::*;
+use core::net::Ipv4Addr;
+use std::fs::File;
+
+use crate::nic::TxTicket;
+use crate::peer::payload_sum;
+use crate::session::{SPAN, Slot, Stored};
+use crate::wire::debugnet::{self, Ack};
+use pcap_file::pcap::PcapReader;
+use zerocopy::{FromBytes, IntoBytes};
+
+const CLIENT_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
+const SERVER: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
+/// Ethernet, IPv4, UDP.
+const HEADERS: usize = 14 + 20 + 8;
+
+/// The frames of a capture, each with whether the client sent it.
+fn recorded(name: &str) -> Vec<(bool, Vec<u8>)> {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../netdumpd/tests/testdata/");
+    let file = File::open(format!("{dir}{name}.pcap")).unwrap();
+    let mut reader = PcapReader::new(file).unwrap();
+    let mut frames = Vec::new();
+    while let Some(packet) = reader.next_packet() {
+        let data = packet.unwrap().data.into_owned();
+        frames.push((data[6..12] == CLIENT_MAC.0, data));
+    }
+    frames
+}
+
+const CAPTURES: [&str; 3] = ["stock-mtu1500-clean", "stock-mtu4148-clean", "stock-mtu1500-loss2"];
+
+fn client() -> Client<'static> {
+    let ends = Endpoints {
+        mac: CLIENT_MAC,
+        client: CLIENT,
+        client_port: debugnet::NETDUMP_CLIENT_PORT,
+        server: SERVER,
+        gateway: None,
+        vlan: None,
+    };
+    let slots = vec![Slot::EMPTY; 1024].leak();
+    let index = vec![0; 1024 * SPAN].leak();
+    let session = Session::new(slots, index, 1448);
+    Client::new(ends, debugnet::NETDUMP_HERALD_PORT, session)
+}
+
+fn is_arp(frame: &[u8]) -> bool {
+    frame[12..14] == [8, 6]
+}
+
+/// Every header the stock client wrote comes out of our encoders bit for bit,
+/// and every ack the stock server wrote is understood.
+#[test]
+fn recorded_exchanges() {
+    for name in CAPTURES {
+        let mut client = client();
+        let now = Instant::from_micros(1_000);
+        let (mut headers, mut acks) = (0, 0);
+        let mut sent = std::collections::HashSet::new();
+        let mut acked = std::collections::HashSet::new();
+        for (from_client, frame) in recorded(name) {
+            let mut buf = [0; HEADER_MAX];
+            if from_client && is_arp(&frame) {
+                let Some(next @ Transmit::Control { len }) = client.poll_transmit(now, &mut buf)
+                else {
+                    panic!("{name}: no ARP request");
+                };
+                assert_eq!(buf[..len], frame[..len], "{name}: ARP");
+                client.on_sent(now, next, TxTicket::NONE);
+            } else if from_client {
+                let (header, payload) = MessageHeader::parse(&frame[HEADERS..]).unwrap();
+                let seqno = header.seqno.get();
+                let message = Message {
+                    kind: header.kind.get(),
+                    aux2: header.aux2.get(),
+                    offset: header.offset.get(),
+                    len: payload.len() as u16,
+                    stored: Stored::None,
+                    sum: Some(payload_sum(payload)),
+                };
+                let sum = UdpSum::Payload(payload_sum(payload));
+                let made = client.header(&message, seqno, sum, &mut buf).unwrap();
+                assert_eq!(buf[..made.len], frame[..HEADERS + 24], "{name}: message {seqno}");
+                headers += 1;
+                sent.insert(seqno);
+                if seqno > client.session.counters().messages {
+                    // The lossy capture is the server's: what never reached it is missing.
+                    let missing = seqno - 1 - client.session.counters().messages;
+                    for _ in 0..missing {
+                        client.session.send(message).unwrap();
+                    }
+                    match message.kind {
+                        debugnet::HERALD => client.session.herald(message).unwrap(),
+                        _ => assert_eq!(client.session.send(message), Ok(seqno), "{name}"),
+                    }
+                    client.session.force_sent(now);
+                }
+            } else {
+                match client.handle_frame(now, &frame) {
+                    Some(Event::Resolved(mac)) => assert_eq!(mac.0[..], frame[6..12]),
+                    Some(Event::Session(Heard::Acked { seqno, .. })) => {
+                        let ack = Ack::read_from_bytes(&frame[HEADERS..HEADERS + 4]).unwrap();
+                        assert_eq!(ack.seqno.get(), seqno);
+                        assert!(acked.insert(seqno), "{name}");
+                        acks += 1;
+                    }
+                    Some(Event::Session(Heard::Stale { seqno })) => {
+                        assert!(acked.contains(&seqno), "{name}: {seqno} acked twice");
+                    }
+                    other => panic!("{name}: {other:?} from {:02x?}", frame.as_bytes()),
+                }
+            }
+        }
+        assert_eq!(acked, sent, "{name}: every message that arrived was acked");
+        assert!(headers >= 67 && acks >= 67, "{name}: {headers} headers, {acks} acks");
+        assert!(client.session.server_port().is_some_and(|port| port > 1023));
+    }
+}
