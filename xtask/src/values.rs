@@ -14,7 +14,7 @@ pub(crate) fn memory(text: &str) -> Result<u64, String> {
     let mib = match text[digits.len()..].to_ascii_uppercase().as_str() {
         "" | "M" | "MB" | "MIB" => Some(number),
         "G" | "GB" | "GIB" => number.checked_mul(1024),
-        "K" | "KB" | "KIB" if number % 1024 == 0 => Some(number / 1024),
+        "K" | "KB" | "KIB" if number.is_multiple_of(1024) => Some(number / 1024),
         "K" | "KB" | "KIB" => return Err("the size must be a whole number of MiB".to_owned()),
         unit => return Err(format!("`{unit}` is no unit: use K, M or G, as in 64M or 1G")),
     };
