@@ -508,13 +508,10 @@ impl Dump<'_, '_> {
 
     /// Records what went wrong with the oldest message in the air.
     fn fail(&mut self, now: Instant, kind: FailureKind, io: &mut Io<'_>) {
-        let oldest = self.client.as_ref().and_then(|client| {
-            client
-                .session
-                .pending()
-                .filter(|(_, _, tries)| *tries != 0)
-                .min_by_key(|(_, seqno, _)| seqno.wrapping_sub(client.session.base()))
-        });
+        let oldest = self
+            .client
+            .as_ref()
+            .and_then(|client| client.session.pending().find(|(_, _, tries)| *tries != 0));
         let address = match (kind, &oldest) {
             (FailureKind::Read(fault), _) => Some(fault.at),
             (_, Some((message, ..))) => match message.stored {

@@ -31,7 +31,7 @@ pub(crate) struct Transmitter {
 }
 
 /// Transmissions after which a summed range is taken to be changing under us.
-const TRIES_BEFORE_STAGING: u16 = 2;
+const TRIES_BEFORE_COPY: u16 = 2;
 
 /// A frame that did not go out.
 enum Refused {
@@ -44,7 +44,6 @@ enum Refused {
 struct Parcel {
     message: Message,
     seqno: u32,
-    tries: u16,
 }
 
 impl Transmitter {
@@ -108,25 +107,10 @@ impl Transmitter {
         let Some((message, seqno, tries)) = client.session.message(id) else {
             return Err(Refused::Later);
         };
-        let mut parcel = Parcel { message, seqno, tries };
-        if parcel.tries >= TRIES_BEFORE_STAGING
-            && caps.payload == PayloadKind::Dma
-            && let (Stored::Range(range), Some(_)) = (parcel.message.stored, parcel.message.sum)
-            && let Some(cell) = pool.take()
-        {
-            // Twice in vain: perhaps a device still writes there, and the sum
-            // no longer fits. A copy holds still. Without a cell, or if it
-            // cannot be read, the range is tried once more as it is.
-            match self.copy(source, pool, range, cell) {
-                Ok(()) => {
-                    parcel.message.stored = Stored::Cell(cell);
-                    parcel.message.sum =
-                        Some(payload_sum(pool.bytes(cell, usize::from(parcel.message.len))));
-                    client.session.restore(id, parcel.message.stored, parcel.message.sum);
-                }
-                Err(_) => pool.release(cell, TxTicket::NONE, TxTicket::NONE),
-            }
-        }
+        let parcel = Parcel { message, seqno };
+        // Twice in vain: perhaps a device still writes there, and the sum no
+        // longer fits. A copy holds still.
+        let is_suspect = tries >= TRIES_BEFORE_COPY && caps.checksum == ChecksumOffload::None;
         let len = usize::from(parcel.message.len);
         match (parcel.message.stored, caps.payload) {
             (Stored::None, _) => self.frame(client, &parcel, nic, caps, Payload::None),
@@ -138,6 +122,9 @@ impl Transmitter {
                     pool.phys(cell, len).ok_or(Refused::For(FailureKind::CellsNotReachable))?;
                 self.frame(client, &parcel, nic, caps, Payload::Dma(&[range]))
                     .map_err(Refused::for_a_cell)
+            }
+            (Stored::Range(_), PayloadKind::Dma) if is_suspect && pool.available() != 0 => {
+                self.bounce(client, parcel, nic, source, pool, caps)
             }
             (Stored::Range(range), PayloadKind::Dma) => {
                 match self.frame(client, &parcel, nic, caps, Payload::Dma(&[range])) {

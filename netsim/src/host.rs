@@ -45,6 +45,10 @@ pub struct Host {
     pub ip: Ipv4Addr,
     /// Other addresses it answers ARP for, as a router does.
     pub proxies: Vec<Ipv4Addr>,
+    /// It does not answer ARP for its own address, as a host behind a router.
+    pub is_silent: bool,
+    /// ARP replies it got.
+    pub arp_replies: u64,
     /// Station addresses learned from frames.
     neighbours: Vec<(Ipv4Addr, EthernetAddress)>,
     /// Whether a frame that does not parse is the line's fault; without it, it is a failure.
@@ -60,6 +64,8 @@ impl Host {
             mac,
             ip,
             proxies: Vec::new(),
+            is_silent: false,
+            arp_replies: 0,
             neighbours: Vec::new(),
             tolerates_damage: false,
             damaged: 0,
@@ -141,7 +147,11 @@ impl Host {
             return Input::Dropped;
         };
         self.learn(source_protocol_addr, source_hardware_addr);
-        let ours = target_protocol_addr == self.ip || self.proxies.contains(&target_protocol_addr);
+        if operation == ArpOperation::Reply {
+            self.arp_replies += 1;
+        }
+        let own = target_protocol_addr == self.ip && !self.is_silent;
+        let ours = own || self.proxies.contains(&target_protocol_addr);
         if operation != ArpOperation::Request || !ours {
             return Input::Dropped;
         }

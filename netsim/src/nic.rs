@@ -33,6 +33,8 @@ pub struct NicConfig {
     pub checksum: ChecksumOffload,
     /// Physical addresses at and above this are out of its reach.
     pub reach: u64,
+    /// A range of physical addresses it cannot reach either: first, and first behind it.
+    pub unreachable: Option<(u64, u64)>,
     /// Frames that wait in it for the CPU at most.
     pub rx_slots: usize,
     /// Steps `poll_start` takes.
@@ -50,6 +52,7 @@ impl Default for NicConfig {
             payload: PayloadKind::Dma,
             checksum: ChecksumOffload::None,
             reach: u64::MAX,
+            unreachable: None,
             rx_slots: 1024,
             start_steps: 3,
             stop_fails: false,
@@ -193,9 +196,9 @@ impl Device {
         }
     }
 
-    /// Frames the CPU has kicked and the wire has not taken.
+    /// Frames the CPU has kicked and the wire can take.
     pub fn backlog(&self) -> usize {
-        self.kicked
+        if self.link_up { self.kicked } else { 0 }
     }
 
     /// Whether the CPU has a frame to fetch.
@@ -286,7 +289,11 @@ impl Nic for SimNic {
             }
             Payload::Dma(ranges) => {
                 assert_eq!(config.payload, PayloadKind::Dma);
-                if ranges.iter().any(|range| range.end().0 > config.reach) {
+                let (from, to) = config.unreachable.unwrap_or((0, 0));
+                let is_out = |range: &PhysRange| {
+                    range.end().0 > config.reach || range.start().0 < to && range.end().0 > from
+                };
+                if ranges.iter().any(is_out) {
                     return Err(TxError::NotReachable);
                 }
                 Source::Dma(ranges.to_vec())

@@ -40,6 +40,8 @@ pub struct World<S: Server + 'static> {
     /// Server to client.
     pub down: Link,
     device: Option<SharedDevice>,
+    /// When the device has put its last frame on the line, in nanoseconds.
+    device_free_ns: u64,
     /// The server's host.
     pub host: Host,
     /// What runs on it.
@@ -54,6 +56,9 @@ pub struct World<S: Server + 'static> {
 /// Something that happens to the world at a set time.
 pub type Change<S> = Box<dyn FnOnce(&mut World<S>)>;
 
+/// Preamble, FCS and gap of a frame, in bytes.
+const LINE_OVERHEAD_LEN: u64 = 24;
+
 /// Events after which a run is taken to be endless.
 const EVENTS_MAX: u64 = 400_000_000;
 
@@ -65,6 +70,7 @@ impl<S: Server + 'static> World<S> {
             up,
             down,
             device: None,
+            device_free_ns: 0,
             host: Host::new(MacAddr([2, 0, 0, 0, 0, 2]), SERVER_IP),
             server,
             capture: None,
@@ -100,7 +106,10 @@ impl<S: Server + 'static> World<S> {
     }
 
     fn next_event(&self) -> Option<Instant> {
+        let has_backlog = self.device.as_ref().is_some_and(|d| d.borrow().backlog() != 0);
+        let free_at = Instant::from_micros(self.device_free_ns / 1000);
         [
+            has_backlog.then(|| free_at.max(self.now)),
             self.up.next_delivery(),
             self.down.next_delivery(),
             self.server.poll_timeout(),
@@ -117,10 +126,18 @@ impl<S: Server + 'static> World<S> {
         }
     }
 
-    /// Moves what the device has kicked onto the wire.
+    /// Moves what the device has kicked onto the wire, no faster than the line takes it.
     fn drain_device(&mut self) {
         let Some(device) = self.device.clone() else { return };
-        while let Some(frame) = device.borrow_mut().take_frame() {
+        let now_ns = self.now.as_micros() * 1000;
+        while self.device_free_ns < now_ns + 1000 {
+            let Some(frame) = device.borrow_mut().take_frame() else { return };
+            let bits = (frame.len() as u64 + LINE_OVERHEAD_LEN) * 8;
+            let line_ns = match self.up.config().rate_bps {
+                0 => 0,
+                rate_bps => (bits * 1_000_000_000).div_ceil(rate_bps),
+            };
+            self.device_free_ns = self.device_free_ns.max(now_ns) + line_ns;
             self.up.send(self.now, &frame);
         }
     }
@@ -135,9 +152,9 @@ impl<S: Server + 'static> World<S> {
 
     /// Lets the world run until `until`, or to the next frame for the client if that is sooner.
     pub fn advance(&mut self, until: Instant) {
-        self.drain_device();
         loop {
             self.events += 1;
+            self.drain_device();
             assert!(self.events < EVENTS_MAX, "the run does not end");
             let next = self.next_event().unwrap_or(Instant::NEVER);
             if next > until {

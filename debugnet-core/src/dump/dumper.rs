@@ -188,7 +188,7 @@ impl Dumper {
         // As many as were counted, whatever the source says now.
         for _ in 0..self.extents {
             let Some(extent) = source.next() else { return };
-            add(extent);
+            add(self.without_tail(extent));
         }
     }
 
@@ -204,7 +204,7 @@ impl Dumper {
             message.aux2 = herald_word::new(room.nonce);
         }
         if !path.is_empty() {
-            let Some(id) = room.pool.take() else { return Fill::Waiting };
+            let Some(id) = take_cell(room) else { return Fill::Waiting };
             // The NUL that ends the path is part of the payload.
             let len = path.len().saturating_add(1);
             let cell = room.pool.bytes_mut(id);
@@ -230,7 +230,7 @@ impl Dumper {
         if !room.session.has_room() {
             return Fill::Waiting;
         }
-        let Some(id) = room.pool.take() else { return Fill::Waiting };
+        let Some(id) = take_cell(room) else { return Fill::Waiting };
         let len = rest.len().min(usize::from(room.payload_len));
         for (to, from) in room.pool.bytes_mut(id).iter_mut().zip(rest) {
             *to = *from;
@@ -333,7 +333,7 @@ impl Dumper {
                 room.source.sum(piece.range).map(|sum| message.sum = Some(sum))
             }
             Stability::Volatile => {
-                let Some(id) = room.pool.take() else { return Ok(Fill::Waiting) };
+                let Some(id) = take_cell(room) else { return Ok(Fill::Waiting) };
                 let read = self.stage(room, piece.range, id);
                 match read {
                     Ok(()) => self.in_cell(room, &mut message, id, len as usize),
@@ -371,7 +371,7 @@ impl Dumper {
         if !room.session.has_room() {
             return Ok(Fill::Waiting);
         }
-        let Some(id) = room.pool.take() else { return Ok(Fill::Waiting) };
+        let Some(id) = take_cell(room) else { return Ok(Fill::Waiting) };
         let cell = room.pool.bytes_mut(id);
         let len = match &mut room.transform {
             Some(transform) => transform.next(room.source, cell),
@@ -394,7 +394,7 @@ impl Dumper {
     }
 
     fn header(&mut self, room: &mut Room<'_, '_, '_>) -> Fill {
-        let Some(id) = room.pool.take() else { return Fill::Waiting };
+        let Some(id) = take_cell(room) else { return Fill::Waiting };
         let (length, compression) = match &room.transform {
             Some(transform) => (self.stream_at, transform.compression()),
             None => (self.image_len, 0),
@@ -439,6 +439,13 @@ impl Dumper {
         }
         Fill::Waiting
     }
+}
+
+/// A cell for the only copy of a payload. The last free one is left for
+/// bounces, or a message that needs one could wait for ever on a message behind
+/// it that holds it; only with nothing in the window may it be taken.
+fn take_cell(room: &mut Room<'_, '_, '_>) -> Option<CellId> {
+    if room.pool.available() > 1 || room.session.is_idle() { room.pool.take() } else { None }
 }
 
 fn blank(kind: u32) -> Message {

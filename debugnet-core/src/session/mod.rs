@@ -205,11 +205,6 @@ impl<'m> Session<'m> {
         self.fresh.is_empty() && self.flight.is_empty() && self.lost.is_empty()
     }
 
-    /// Oldest sequence number that may be alive.
-    pub(crate) fn base(&self) -> u32 {
-        self.base
-    }
-
     /// Messages queued and never sent.
     pub fn queued(&self) -> usize {
         self.fresh.len()
@@ -249,16 +244,13 @@ impl<'m> Session<'m> {
         Some((slot.message, slot.seqno, slot.tries))
     }
 
-    /// Every message not yet acknowledged, in no particular order.
+    /// Every message not yet acknowledged, oldest first, with sequence number
+    /// and transmissions. Looks at up to eight numbers a slot.
     pub fn pending(&self) -> impl Iterator<Item = (Message, u32, u16)> + '_ {
-        [self.fresh, self.flight, self.lost].into_iter().flat_map(move |list| {
-            let mut next = list.first();
-            core::iter::from_fn(move || {
-                let slot = self.slots.get(next?)?;
-                next = self.slots.after(next?);
-                Some((slot.message, slot.seqno, slot.tries))
-            })
-            .take(list.len())
+        let live = self.next_seqno.wrapping_sub(self.base);
+        (0..live).filter_map(move |i| {
+            let id = self.slots.find(self.base.wrapping_add(i))?;
+            self.message(id)
         })
     }
 
@@ -293,14 +285,6 @@ impl<'m> Session<'m> {
         self.slots.push_back(&mut self.fresh, id);
         self.counters.messages = self.counters.messages.wrapping_add(1);
         Ok(seqno)
-    }
-
-    /// Moves a message's payload, for a range that proved not to hold still.
-    pub fn restore(&mut self, id: SlotId, stored: Stored, sum: Option<u16>) {
-        if let Some(slot) = self.slots.get_mut(id) {
-            slot.message.stored = stored;
-            slot.message.sum = sum;
-        }
     }
 
     // Input.

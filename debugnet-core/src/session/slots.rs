@@ -200,12 +200,6 @@ impl<'m> Slots<'m> {
         self.remove(list, id);
         Some(id)
     }
-
-    /// The slot behind `id` on its list.
-    pub(crate) fn after(&self, id: SlotId) -> Option<SlotId> {
-        let next = self.get(id)?.next;
-        (next != NIL).then_some(SlotId(next))
-    }
 }
 
 #[cfg(test)]
@@ -224,7 +218,7 @@ mod tests {
         slots.remove(&mut busy, ids[1]);
         slots.remove(&mut busy, ids[3]);
         slots.remove(&mut busy, ids[0]);
-        assert_eq!((busy.len(), busy.first(), slots.after(ids[2])), (1, Some(ids[2]), None));
+        assert_eq!((busy.len(), busy.first()), (1, Some(ids[2])));
         assert_eq!(free.len(), 12);
         assert_eq!(slots.pop_front(&mut busy), Some(ids[2]));
         assert!(busy.is_empty() && busy.first().is_none());

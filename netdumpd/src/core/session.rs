@@ -1,5 +1,7 @@
 //! One dump: messages in, actions out.
 
+mod ending;
+
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -13,10 +15,9 @@ use super::action::{Action, DumpFile, Fault, Notice, Reason, SessionId};
 use super::header::{DumpHeader, HEADER_LEN, KeyInfo};
 use super::herald::{HeraldPath, Identity};
 use super::limits::Limits;
-use super::record::{End, Note, Record, Stats, Verdict};
+use super::record::{Note, Stats};
 use super::runs::RunSet;
 use super::seqnos::{Place, Seqnos};
-use super::verdict::{self, Evidence};
 
 /// Kernel dump headers written to one info file: a client that sends ever new ones must not fill it.
 const MAX_HEADERS: u32 = 4;
@@ -232,7 +233,7 @@ impl Session {
             Phase::Receiving => {
                 self.has_data |= kind != HERALD;
                 match kind {
-                    HERALD => self.repeat_ack(seqno, context),
+                    HERALD => self.repeat_ack(header, context),
                     VMCORE => self.payload(DumpFile::Vmcore, header, payload, context),
                     EKCD_KEY => self.payload(DumpFile::Key, header, payload, context),
                     KDH => self.dump_header(seqno, &payload, context),
@@ -246,13 +247,13 @@ impl Session {
             }
             Phase::Draining { .. } | Phase::Finishing { .. } => match kind {
                 FINISHED => self.stats.duplicates += 1,
-                _ => self.repeat_ack(seqno, context),
+                _ => self.repeat_ack(header, context),
             },
             Phase::Ended { finished, failed, .. } => match kind {
                 FINISHED if finished == Some(seqno) => self.duplicate(seqno, context),
                 FINISHED => self.stats.refused += 1,
                 HERALD if failed => {}
-                _ => self.repeat_ack(seqno, context),
+                _ => self.repeat_ack(header, context),
             },
         }
     }
@@ -284,34 +285,6 @@ impl Session {
                 };
                 self.store_failed(fault, offset, context);
             }
-        }
-    }
-
-    pub(super) fn finished(&mut self, result: Result<(), Fault>, context: &mut Context<'_>) {
-        let Phase::Finishing { finished, reason } = self.phase else { return };
-        match result {
-            Ok(()) => {
-                self.unacked_finish = None;
-                self.reply(finished, context);
-                self.handle(reason, context);
-                self.end(Some(finished), false, context);
-            }
-            Err(fault) => self.store_failed(fault, None, context),
-        }
-    }
-
-    /// Ends the dump before FINISHED: the record is written and the script runs.
-    pub(super) fn close(&mut self, end: End, context: &mut Context<'_>) {
-        let reason = match end {
-            End::TimedOut | End::Stopped => Reason::Timeout,
-            End::Superseded | End::Finished => Reason::Incomplete,
-            End::StoreFailed { .. } => Reason::Error,
-        };
-        self.pending.clear();
-        if self.has_files {
-            let record = Box::new(self.record(end, None, context));
-            context.out.push_back(Action::Close { session: self.id, record });
-            self.handle(reason, context);
         }
     }
 
@@ -409,38 +382,6 @@ impl Session {
         self.stats.covered_bytes = self.vmcore.total();
     }
 
-    fn finish_if_drained(&mut self, context: &mut Context<'_>) {
-        let Phase::Draining { finished } = self.phase else { return };
-        if !self.pending.is_empty() {
-            return;
-        }
-        let place = self.seqnos.place(finished);
-        self.seqnos.record(finished, None);
-        let record = Box::new(self.record(End::Finished, Some(place), context));
-        let reason = match record.verdict {
-            Verdict::Complete => Reason::Success,
-            _ => Reason::Incomplete,
-        };
-        self.phase = Phase::Finishing { finished, reason };
-        context.out.push_back(Action::Finish { session: self.id, record });
-    }
-
-    /// From here on nothing new is acked, FINISHED least of all.
-    fn store_failed(&mut self, fault: Fault, offset: Option<u64>, context: &mut Context<'_>) {
-        self.close(End::StoreFailed { message: fault.0, offset }, context);
-        self.end(None, true, context);
-    }
-
-    fn end(&mut self, finished: Option<u32>, failed: bool, context: &mut Context<'_>) {
-        let until = context.now.after(context.limits.linger_us);
-        self.phase = Phase::Ended { until, finished, failed };
-        self.has_files = false;
-    }
-
-    fn handle(&self, reason: Reason, context: &mut Context<'_>) {
-        context.out.push_back(Action::Handle { session: self.id, reason });
-    }
-
     fn ack_owed_herald(&mut self, context: &mut Context<'_>) {
         if let Some(seqno) = self.owed_herald.take() {
             self.ack_herald(seqno, context);
@@ -456,8 +397,15 @@ impl Session {
     }
 
     /// Acks what has been acked before, and nothing else.
-    fn repeat_ack(&mut self, seqno: u32, context: &mut Context<'_>) {
-        if self.seqnos.contains(seqno) && self.unacked_finish != Some(seqno) {
+    fn repeat_ack(&mut self, header: &MessageHeader, context: &mut Context<'_>) {
+        let (seqno, start) = (header.seqno.get(), header.offset.get());
+        let range = start..start.saturating_add(u64::from(header.len.get()));
+        let is_stored = match header.kind.get() {
+            VMCORE => self.vmcore.contains(&range),
+            EKCD_KEY => self.key.contains(&range),
+            _ => true,
+        };
+        if is_stored && self.seqnos.contains(seqno) && self.unacked_finish != Some(seqno) {
             self.duplicate(seqno, context);
         } else {
             self.stats.refused += 1;
@@ -478,71 +426,6 @@ impl Session {
     fn note(&mut self, note: Note) {
         if !self.notes.contains(&note) {
             self.notes.push(note);
-        }
-    }
-
-    fn record(&mut self, end: End, finished: Option<Place>, context: &Context<'_>) -> Record {
-        let length = self.length();
-        let finding = verdict::judge(&Evidence {
-            seqnos: &self.seqnos,
-            coverage: &self.vmcore,
-            coverage_overflowed: self.overflowed,
-            herald: self.herald,
-            finished,
-            promised: self.identity.numbers_contiguously(),
-            length,
-        });
-        let key_len = self.header.as_ref().filter(|header| header.is_encrypted());
-        let key_is_whole =
-            key_len.is_none_or(|header| self.key.contains(&(0..u64::from(header.key_size))));
-        let is_compressed = self.header.as_ref().is_some_and(|header| header.is_compressed());
-        let received_end = self.vmcore.end();
-        for (is_so, note) in [
-            (self.header.is_none(), Note::NoHeader),
-            (!key_is_whole, Note::KeyIncomplete),
-            (
-                !is_compressed && length.is_some_and(|length| received_end > length),
-                Note::BeyondLength,
-            ),
-            (self.overflowed || self.seqnos.overflowed(), Note::TrackingOverflowed),
-        ] {
-            if is_so {
-                self.note(note);
-            }
-        }
-        let verdict = match end {
-            End::StoreFailed { .. } => Verdict::Failed,
-            End::Finished if finding.complete && key_is_whole => Verdict::Complete,
-            _ => Verdict::Incomplete,
-        };
-        // A header may claim any length: only a complete dump has a tail that
-        // was not sent, and none may grow beyond the limit.
-        let final_len = length.filter(|length| match is_compressed {
-            true => *length < received_end,
-            false => {
-                verdict == Verdict::Complete
-                    && *length > received_end
-                    && *length <= context.limits.max_dump_len
-            }
-        });
-        Record {
-            peer: self.peer,
-            verdict,
-            end,
-            basis: finding.basis,
-            missing_seqnos: finding.missing_seqnos,
-            holes: finding.holes,
-            not_sent: finding.not_sent,
-            received_end,
-            final_len,
-            header: self.header.clone(),
-            key: self.key_info,
-            notes: self.notes.clone(),
-            stats: self.stats,
-            started: self.started,
-            first_data: self.first_data,
-            last_data: self.last_data,
-            ended: context.now,
         }
     }
 }

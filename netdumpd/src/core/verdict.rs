@@ -96,6 +96,7 @@ fn split_missing(evidence: &Evidence<'_>, end: u64) -> (RangeList, RangeList) {
 }
 
 #[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "lists of one range are meant")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -4,26 +4,25 @@
 //! one client cannot keep the others waiting, and sends all acks of a batch at
 //! once.
 
+mod report;
+
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use debugnet_core::time::Instant;
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use super::clock::{Clock, micros};
-use super::event::{Event, Observer, Outcome};
+use super::config::{ServerConfig, StartError, Stopper};
+use super::event::{Event, Observer};
 use super::resolve::Resolver;
 use super::script::Scripts;
 use super::socket::{Buffers, Datagram, Socket};
-use crate::core::{
-    self, Action, Core, End, Fault, Limits, Notice, Record, SessionId, State, Verdict,
-};
-use crate::store::{Executor, FileStore, StoreConfig, escape};
+use crate::core::{self, Action, Core, Fault, SessionId, State, Verdict};
+use crate::store::{Executor, FileStore};
 
 const HERALD: Token = Token(0);
 const WAKER: Token = Token(1);
@@ -41,60 +40,6 @@ const RETRY_SEND_US: u64 = 1_000;
 
 /// How long a stopping server waits for handler scripts.
 const STOP_WAIT_US: u64 = 10_000_000;
-
-/// How a server is to run.
-#[derive(Clone, Debug)]
-pub struct ServerConfig {
-    /// Where heralds are taken; port 0 picks a free one.
-    pub listen: SocketAddr,
-    /// Where dumps go.
-    pub store: StoreConfig,
-    /// What it puts up with.
-    pub limits: Limits,
-    /// Run for every dump that ends.
-    pub script: Option<PathBuf>,
-    /// How long the script may take.
-    pub script_limit: Duration,
-    /// Whether files are named by the client's name rather than its address.
-    pub resolve: bool,
-    /// End after one dump.
-    pub once: bool,
-}
-
-/// Why a server cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The address cannot be used.
-    #[error("cannot listen on {address}: {error}")]
-    Listen {
-        /// What was asked for.
-        address: SocketAddr,
-        /// What the system said.
-        error: io::Error,
-    },
-    /// The dump directory, or the default path below it, cannot be used.
-    #[error("cannot use the dump directory: {0}")]
-    Directory(io::Error),
-    /// The system has no means to wait for sockets.
-    #[error("cannot wait for sockets: {0}")]
-    Poll(#[from] io::Error),
-}
-
-/// Ends a running server from another thread.
-#[derive(Clone, Debug)]
-pub struct Stopper {
-    stop: Arc<AtomicBool>,
-    waker: Arc<Waker>,
-}
-
-impl Stopper {
-    /// Has [`Server::run`] close all dumps and return.
-    pub fn stop(&self) {
-        self.stop.store(true, Ordering::Release);
-        // A loop that is not waiting sees the flag at its next turn.
-        let _ = self.waker.wake();
-    }
-}
 
 /// A server with its sockets.
 pub struct Server {
@@ -155,7 +100,7 @@ impl Server {
             buffers: Buffers::new(),
             ready: VecDeque::from([HERALD]),
             unsent: Vec::new(),
-            stopper: Stopper { stop: Arc::default(), waker },
+            stopper: Stopper::new(waker),
             once: config.once,
             first: None,
             next_progress: Instant::ZERO,
@@ -205,7 +150,7 @@ impl Server {
     fn is_over(&self) -> bool {
         let dump_is_over =
             self.first.is_some_and(|(session, _)| !self.sessions.contains_key(&session));
-        self.stopper.stop.load(Ordering::Acquire) || self.once && dump_is_over
+        self.stopper.is_stopped() || self.once && dump_is_over
     }
 
     fn timeout(&self, now: Instant) -> Option<Duration> {
@@ -331,7 +276,7 @@ impl Server {
                 self.store.forget(session);
             }
             Action::Notice { session, peer, notice } => {
-                report_notice(session, peer, &notice, observer)
+                report::report_notice(session, peer, &notice, observer)
             }
             // The executor keeps these to itself.
             Action::Write { .. } | Action::RecordHeader { .. } => {}
@@ -380,66 +325,6 @@ impl Server {
         }
     }
 
-    fn report_session(&self, session: SessionId, peer: SocketAddr, observer: &mut dyn Observer) {
-        if let Some(paths) = self.store.paths(session) {
-            let dir = self.store.dir();
-            let (vmcore, info) = (dir.join(paths.vmcore), dir.join(paths.info));
-            let shown = vmcore.display();
-            tracing::info!("session {session}: dump from {peer} goes to {shown}");
-            let host = paths.host;
-            observer.event(&Event::Session { session, peer, host, vmcore, info });
-        }
-    }
-
-    fn report_end(&mut self, session: SessionId, record: &Record, observer: &mut dyn Observer) {
-        let mut outcome = Outcome::new(session, record);
-        if let Some(paths) = self.store.paths(session) {
-            let dir = self.store.dir();
-            outcome.vmcore = Some(dir.join(paths.vmcore));
-            outcome.info = Some(dir.join(paths.info));
-            outcome.record = Some(dir.join(paths.sidecar));
-            outcome.key = paths.key.map(|key| dir.join(key));
-        }
-        let Outcome { result, end, peer, bytes, missing_seqnos, .. } = outcome;
-        tracing::info!(
-            "session {session}: dump from {peer} {result} ({end}): {bytes} bytes, \
-             {missing_seqnos} messages missing, {} bytes in {} holes, {} bytes not sent",
-            record.holes.bytes,
-            record.holes.count,
-            record.not_sent.bytes
-        );
-        if let Some(error) = &outcome.error {
-            tracing::error!("session {session}: {}", escape(error.as_bytes()));
-        }
-        // A client that began anew is still at it.
-        if self.once && self.first.is_none() && record.end != End::Superseded {
-            self.first = Some((session, record.verdict));
-            self.core.set_accepting(false);
-            if record.verdict == Verdict::Failed {
-                self.stopper.stop();
-            }
-        }
-        observer.event(&Event::Finished(Box::new(outcome)));
-    }
-
-    fn report_progress(&mut self, observer: &mut dyn Observer) {
-        for (session, status) in self.core.sessions() {
-            let Some(io) = self.sessions.get_mut(&session) else { continue };
-            let messages = status.stats.messages;
-            if status.state != State::Receiving || messages == io.reported_messages {
-                continue;
-            }
-            io.reported_messages = messages;
-            observer.event(&Event::Progress {
-                session,
-                peer: status.peer,
-                bytes: status.stats.covered_bytes,
-                received_end: status.received_end,
-                messages,
-            });
-        }
-    }
-
     fn poll_scripts(&mut self, now: Instant, observer: &mut dyn Observer) {
         let Some(scripts) = &mut self.scripts else { return };
         for ended in scripts.poll(now) {
@@ -465,30 +350,4 @@ impl Server {
 
 fn session_of(token: Token) -> SessionId {
     SessionId(token.0.saturating_sub(FIRST_SESSION) as u64)
-}
-
-fn report_notice(
-    session: Option<SessionId>,
-    peer: SocketAddr,
-    notice: &Notice,
-    observer: &mut dyn Observer,
-) {
-    let message = match notice {
-        Notice::TooManySessions => "herald refused: too many sessions".into(),
-        Notice::UnusablePath => "herald path cannot be used; using the default".into(),
-        Notice::OffsetRefused { offset, len } => {
-            format!("{len} bytes at offset {offset:#x} refused: beyond the largest dump allowed")
-        }
-        Notice::Provisional => {
-            return tracing::info!("another herald from {peer}, whose last dump is still known");
-        }
-        Notice::ProvisionalExpired => {
-            return tracing::info!("nothing followed that herald from {peer}");
-        }
-        Notice::CannotStart(fault) => {
-            format!("herald not answered: {}", escape(fault.0.as_bytes()))
-        }
-    };
-    tracing::warn!("{peer}: {message}");
-    observer.event(&Event::Error { session, peer: Some(peer), message });
 }

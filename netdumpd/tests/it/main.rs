@@ -1,4 +1,9 @@
 //! Tests of the whole server: recorded exchanges, sessions in virtual time, real files, real sockets.
 
+mod daemon;
+mod files;
+mod garbage;
 mod replay;
+mod sessions;
+mod stock_client;
 mod support;

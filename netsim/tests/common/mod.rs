@@ -16,10 +16,10 @@ use netsim::server::{CoreServer, Server};
 use netsim::world::{Machine, World};
 
 /// A world with netdumpd's core at its end.
-pub type CoreWorld = Rc<RefCell<World<CoreServer>>>;
+pub(crate) type CoreWorld = Rc<RefCell<World<CoreServer>>>;
 
 /// RAM of `len` random bytes from 0, the last page of it volatile.
-pub fn random_ram(len: usize, seed: u64) -> SharedRam {
+pub(crate) fn random_ram(len: usize, seed: u64) -> SharedRam {
     let mut rng = Rng::new(seed);
     let mut bytes: Vec<u8> = (0..len).map(|_| rng.next_u64() as u8 | 1).collect();
     let volatile = bytes.split_off(len - len.min(4096));
@@ -31,22 +31,28 @@ pub fn random_ram(len: usize, seed: u64) -> SharedRam {
 }
 
 /// Two links of the same kind and netdumpd's core.
-pub fn world(link: &LinkConfig, seed: u64) -> CoreWorld {
-    let (up, down) = Link::pair(link, seed);
-    let mut world = World::new(up, down, CoreServer::default());
-    world.host.tolerates_damage = link.corrupt > 0.0;
+pub(crate) fn world(link: &LinkConfig, seed: u64) -> CoreWorld {
+    world_of(link.clone(), link.clone(), seed)
+}
+
+/// A link up, a link down, and netdumpd's core.
+pub(crate) fn world_of(up: LinkConfig, down: LinkConfig, seed: u64) -> CoreWorld {
+    let tolerates_damage = up.corrupt > 0.0;
+    let links = (Link::new(up, 2 * seed), Link::new(down, 2 * seed + 1));
+    let mut world = World::new(links.0, links.1, CoreServer::default());
+    world.host.tolerates_damage = tolerates_damage;
     Rc::new(RefCell::new(world))
 }
 
 /// Lossy in both directions, 1 Gbit/s, 100 us there and back.
-pub fn lossy(loss: f64) -> LinkConfig {
+pub(crate) fn lossy(loss: f64) -> LinkConfig {
     let mut link = LinkConfig::new(1_000_000_000, 50);
     link.loss = loss;
     link
 }
 
 /// Panics unless the server has the machine's RAM, complete, and the client says so.
-pub fn assert_identical(machine: &Machine, world: &CoreWorld, outcome: &Outcome) {
+pub(crate) fn assert_identical(machine: &Machine, world: &CoreWorld, outcome: &Outcome) {
     let world = world.borrow();
     let truth = machine.ram.borrow().truth();
     let (image, finished) = world.server.image().expect("a dump arrived");
@@ -60,7 +66,7 @@ pub fn assert_identical(machine: &Machine, world: &CoreWorld, outcome: &Outcome)
 }
 
 /// Panics with the first offset that differs.
-pub fn assert_same(image: &[u8], truth: &[u8]) {
+pub(crate) fn assert_same(image: &[u8], truth: &[u8]) {
     assert_eq!(image.len(), truth.len(), "length of the image");
     if let Some(at) = image.iter().zip(truth).position(|(a, b)| a != b) {
         panic!("the image differs from offset {at:#x} on");
@@ -68,7 +74,7 @@ pub fn assert_same(image: &[u8], truth: &[u8]) {
 }
 
 /// Runs `check`; if it panics, runs it again with a capture and says where that is.
-pub fn replayable(name: &str, seed: u64, check: impl Fn(Option<Capture<Box<dyn Write>>>)) {
+pub(crate) fn replayable(name: &str, seed: u64, check: impl Fn(Option<Capture<Box<dyn Write>>>)) {
     let run = |capture| std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(capture)));
     if run(None).is_ok() {
         return;

@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -26,9 +26,9 @@ pub(crate) struct Args {
     #[arg(short = 'a', value_name = "ADDR", default_value_t = Ipv4Addr::UNSPECIFIED.into())]
     address: IpAddr,
 
-    /// Stay in the foreground, log to standard error
+    /// Stay in the foreground, log to standard error; implied by --json and --once
     #[arg(short = 'D')]
-    pub(crate) foreground: bool,
+    foreground: bool,
 
     /// Dump directory; nothing outside of it is written
     #[arg(short = 'd', value_name = "DIR", default_value = "/var/crash")]
@@ -80,6 +80,11 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// Whether this process is to serve by itself, under whoever started it.
+    pub(crate) fn in_foreground(&self) -> bool {
+        self.foreground || self.json || self.once
+    }
+
     /// What the server is to do; paths are absolute.
     pub(crate) fn server_config(&self) -> Result<ServerConfig> {
         let dir = self.dir.canonicalize().with_context(|| {
@@ -97,7 +102,7 @@ impl Args {
                 time_zone: jiff::tz::TimeZone::system(),
             },
             limits,
-            script: self.script.as_ref().map(script).transpose()?,
+            script: self.script.as_deref().map(script).transpose()?,
             script_limit: Duration::from_secs(self.script_limit.into()),
             resolve: self.resolve,
             once: self.once,
@@ -111,7 +116,7 @@ impl Args {
     }
 }
 
-fn script(path: &PathBuf) -> Result<PathBuf> {
+fn script(path: &Path) -> Result<PathBuf> {
     let shown = path.display();
     let found =
         path.canonicalize().with_context(|| format!("cannot use the script {shown} (-i)"))?;

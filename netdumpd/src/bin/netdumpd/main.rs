@@ -26,7 +26,7 @@ const NO_DUMP: u8 = 5;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let result = match args.foreground || args.daemon_child {
+    let result = match args.in_foreground() || args.daemon_child {
         true => serve(&args),
         false => daemon::start(),
     };
@@ -59,6 +59,8 @@ fn serve(args: &Args) -> Result<ExitCode> {
 
     tracing::info!("listening on {}", server.local_addr());
     if args.daemon_child {
+        // All paths are absolute by now; a daemon keeps no directory busy.
+        std::env::set_current_dir("/")?;
         daemon::announce()?;
     }
     let verdict = server.run(&mut *observer).context("cannot go on")?;
@@ -82,23 +84,23 @@ fn exit_code(once: bool, verdict: Option<Verdict>) -> ExitCode {
 /// standard output as JSON, or to progress bars on a terminal.
 fn start_log(args: &Args) -> Box<dyn Observer> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(false);
     if args.daemon_child {
         let (options, facility) = Default::default();
         // Only one logger can be open in a process, and this is the only place.
         if let Some(syslog) = syslog_tracing::Syslog::new(c"netdumpd", options, facility) {
-            builder.without_time().with_level(false).with_ansi(false).with_writer(syslog).init();
+            builder.without_time().with_level(false).with_writer(syslog).init();
         }
         return Box::new(Quiet);
     }
-    let on_terminal = std::io::stderr().is_terminal();
-    let builder = builder.with_ansi(on_terminal);
     if args.json {
         builder.with_writer(std::io::stderr).init();
         return Box::new(JsonLines);
     }
     let mut bars = Bars::default();
     builder.with_writer(bars.writer()).init();
+    let on_terminal = std::io::stderr().is_terminal();
     if on_terminal { Box::new(move |event: &Event| bars.event(event)) } else { Box::new(Quiet) }
 }
 
