@@ -181,11 +181,8 @@ impl<T: Transport, M: DmaMap> Bringup<'_, T, M> {
     /// Chooses the features, all but the last word on which is the device's.
     fn negotiate(&mut self) -> Result<Settings, NicError> {
         let offered = self.transport.device_features()?;
-        let mut accepted = features::negotiate(
-            offered,
-            self.map.is_platform(),
-            self.transport.interface(),
-        )?;
+        let mut accepted =
+            features::negotiate(offered, self.map.is_platform(), self.transport.interface())?;
         let mut ip_mtu = MTU_DEFAULT;
         if accepted & features::MTU != 0 {
             // Configuration may be read to decide (section 3.1.1 step 4). An MTU

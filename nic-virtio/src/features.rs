@@ -86,10 +86,7 @@ mod tests {
             assert_eq!(accepted & (BAD_FEATURE | 1 << 24 | !0xffff_ffff), 0);
             assert_eq!(accepted & ANY_LAYOUT, ANY_LAYOUT);
         }
-        assert_eq!(
-            negotiate(0x79bf_8064, false, Interface::Legacy),
-            Ok(MAC | STATUS | ANY_LAYOUT)
-        );
+        assert_eq!(negotiate(0x79bf_8064, false, Interface::Legacy), Ok(MAC | STATUS | ANY_LAYOUT));
     }
 
     #[test]

@@ -78,15 +78,31 @@ impl Default for Options {
 pub enum NicChoice {
     /// The first one that any driver knows.
     Auto,
-    /// The first virtio network function on the PCI bus.
+    /// The first virtio network function on the PCI bus that has the modern interface.
     VirtioNetPci,
+    /// The same, and one that never had the legacy interface.
+    VirtioNetPciNonTransitional,
+    /// The first virtio network function on the PCI bus with the legacy
+    /// interface, driven through that.
+    VirtioNetPciLegacy,
+    /// The first virtio network device in an MMIO slot of version 2.
+    VirtioNetDevice,
+    /// The same, of version 1.
+    VirtioNetDeviceLegacy,
     /// None: for a look at a machine without a network. The dump fails.
     None,
 }
 
 impl NicChoice {
-    const NAMES: &[(&str, Self)] =
-        &[("auto", Self::Auto), ("virtio-net-pci", Self::VirtioNetPci), ("none", Self::None)];
+    const NAMES: &[(&str, Self)] = &[
+        ("auto", Self::Auto),
+        ("virtio-net-pci", Self::VirtioNetPci),
+        ("virtio-net-pci-non-transitional", Self::VirtioNetPciNonTransitional),
+        ("virtio-net-pci-legacy", Self::VirtioNetPciLegacy),
+        ("virtio-net-device", Self::VirtioNetDevice),
+        ("virtio-net-device-legacy", Self::VirtioNetDeviceLegacy),
+        ("none", Self::None),
+    ];
 }
 
 /// A way of dying.
@@ -172,7 +188,7 @@ impl Options {
         match key {
             "nic" => {
                 self.nic =
-                    named(NicChoice::NAMES, value).ok_or(bad("auto, virtio-net-pci or none"))?;
+                    named(NicChoice::NAMES, value).ok_or(bad("auto, none, or a NIC of QEMU"))?;
             }
             "crash" => {
                 self.crash =
@@ -304,6 +320,13 @@ mod tests {
             let line = format!("crash={name}");
             assert_eq!(Options::parse(&line).unwrap().crash, *death);
             assert_eq!(death.name(), *name);
+        }
+    }
+
+    #[test]
+    fn each_nic_has_a_name_that_parses_to_it() {
+        for (name, nic) in NicChoice::NAMES {
+            assert_eq!(Options::parse(&format!("nic={name}")).unwrap().nic, *nic);
         }
     }
 

@@ -16,11 +16,11 @@ use guest::cmdline::{Death, Options};
 use guest::report;
 use heapless::String;
 use nic_hal::{CrashCell, Entry, Identity};
-use nic_virtio::VirtioNet;
+use nic_virtio::{Sizes, VirtioNet};
 
 use super::arch::{self, Machine, Registers, TscClock};
-use super::live::{Function, Transport};
 use super::source::RamSource;
+use super::virtio::{Device, Transport};
 use super::{panic, report, say, volatile};
 
 /// What the dump needs, set aside at boot.
@@ -81,17 +81,18 @@ impl fmt::Display for ArmError {
 pub(super) fn arm(
     machine: &mut Machine,
     options: &Options,
-    function: Option<Function>,
+    device: Option<Device>,
 ) -> Result<(), ArmError> {
     let config = options.config().map_err(ArmError::Config)?;
     let memory = volatile::dump_memory(options.slots).ok_or(ArmError::Twice)?;
     let armed = arm_dump(config, memory).map_err(ArmError::Config)?;
-    let nic = match function {
+    let nic = match device {
         None => None,
-        Some(function) => {
+        Some(device) => {
             let memory = volatile::nic_memory().ok_or(ArmError::Twice)?;
-            let transport = function.transport(machine).map_err(ArmError::Nic)?;
-            Some(VirtioNet::new(transport, memory, Identity::new()).map_err(ArmError::Nic)?)
+            let transport = device.transport(machine).map_err(ArmError::Nic)?;
+            let nic = VirtioNet::with_sizes(transport, memory, Identity::new(), Sizes::ANY);
+            Some(nic.map_err(ArmError::Nic)?)
         }
     };
     let source = RamSource::new(&machine.ram, arch::volatile_section());
