@@ -331,7 +331,7 @@ fn a_device_that_stops_by_itself_is_started_again() {
 fn received_lengths_that_cannot_be_cost_one_frame_each() {
     let (fake, mut nic) = running(Quirks::default());
     let mut buf = [0; 4096];
-    let whole = [0; crate::header::LEN];
+    let whole = [0; crate::header::MAX];
     for _ in 0..50 {
         for len in [0, 11, 12, 25, 2049, 4096, 0x1_0000, u32::MAX] {
             assert!(fake.deliver_as(whole, &[1; 60], len));
@@ -355,7 +355,7 @@ fn received_lengths_that_cannot_be_cost_one_frame_each() {
 #[test]
 fn a_device_that_leaves_the_header_alone_is_not_confused_with_the_last_frame() {
     let (fake, mut nic) = running(Quirks { queue_len: [1, 256, 64], ..Quirks::default() });
-    let mut spanning = [0; crate::header::LEN];
+    let mut spanning = [0; crate::header::MAX];
     spanning[10] = 2;
     assert!(fake.deliver_as(spanning, &[1; 60], 72));
     assert_eq!(nic.receive(&mut [0; 60]), Err(RxError::Malformed));

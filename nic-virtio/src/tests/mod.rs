@@ -3,6 +3,7 @@
 mod lies;
 mod order;
 mod traffic;
+mod transports;
 
 use debugnet_core::nic::{Checksum, Nic, NicError, Payload, Start, TxError, TxFrame, TxTicket};
 use debugnet_core::time::{Clock, Instant};

@@ -7,7 +7,7 @@ use nic_hal::{Mmio, PciFunction, Registers};
 
 use super::mmio::VirtioMmio;
 use super::pci_legacy::PciLegacy;
-use super::pci_modern::{PciModern, has_modern_interface};
+use super::pci_modern::{PciModern, TRANSITIONAL_NET, VENDOR, has_modern_interface};
 use super::{Interface, QueueLen, Rings, Transport};
 
 /// One of the transports. `A` reaches PCI configuration space, `R` registers in
@@ -35,10 +35,11 @@ impl<A: ConfigRegionAccess, R: Registers, P: Registers> AnyTransport<A, R, P> {
         map: impl FnMut(PhysAddr, usize) -> Option<R>,
         map_ports: impl FnOnce(u16, u16) -> Option<P>,
     ) -> Result<Self, NicError> {
-        if has_modern_interface(&function) {
-            PciModern::probe(function, map).map(Self::PciModern)
-        } else {
+        let may_be_legacy = function.id() == Some((VENDOR, TRANSITIONAL_NET));
+        if may_be_legacy && !has_modern_interface(&function) {
             PciLegacy::probe(function, map_ports).map(Self::PciLegacy)
+        } else {
+            PciModern::probe(function, map).map(Self::PciModern)
         }
     }
 }
