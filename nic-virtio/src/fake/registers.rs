@@ -53,18 +53,15 @@ impl FakeWindow {
         if device.quirks.gone {
             return Ok(u32::MAX);
         }
-        match self.region {
-            Region::Modern => {}
-            Region::Ports => return Ok(device.read_port(address, width)),
-            Region::Mmio => return Ok(device.read_slot(address, width)),
-        }
-        Ok(if address >= NOTIFY_AT {
-            device.violation("read a doorbell");
-            0
-        } else if address >= NET_AT {
-            device.read_net(address - NET_AT, width)
-        } else {
-            device.read_common(address - COMMON_AT, width)
+        Ok(match self.region {
+            Region::Ports => device.read_port(address, width),
+            Region::Mmio => device.read_slot(address, width),
+            Region::Modern if address >= NOTIFY_AT => {
+                device.violation("read a doorbell");
+                0
+            }
+            Region::Modern if address >= NET_AT => device.read_net(address - NET_AT, width),
+            Region::Modern => device.read_common(address - COMMON_AT, width),
         })
     }
 
@@ -75,16 +72,13 @@ impl FakeWindow {
             return Ok(());
         }
         match self.region {
-            Region::Modern => {}
-            Region::Ports => return Ok(device.write_port(address, width, value)),
-            Region::Mmio => return Ok(device.write_slot(address, width, value)),
-        }
-        if address >= NOTIFY_AT {
-            device.write_doorbell(address - NOTIFY_AT, width, value);
-        } else if address >= NET_AT {
-            device.violation("wrote to the configuration");
-        } else {
-            device.write_common(address - COMMON_AT, width, value);
+            Region::Ports => device.write_port(address, width, value),
+            Region::Mmio => device.write_slot(address, width, value),
+            Region::Modern if address >= NOTIFY_AT => {
+                device.write_doorbell(address - NOTIFY_AT, width, value);
+            }
+            Region::Modern if address >= NET_AT => device.violation("wrote to the configuration"),
+            Region::Modern => device.write_common(address - COMMON_AT, width, value),
         }
         Ok(())
     }

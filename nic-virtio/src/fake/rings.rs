@@ -39,7 +39,7 @@ impl Queue {
             descriptors: 0xdead_0000,
             avail: 0xdead_1000,
             used: 0xdead_2000,
-            page: 0xdead_0,
+            page: 0x000d_ead0,
             align: 0x1000,
             next_avail: 0x1234,
             used_index: 0x1200,

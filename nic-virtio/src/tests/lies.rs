@@ -1,10 +1,9 @@
 //! Devices that lie, stall, break or vanish.
 
 use debugnet_core::nic::{Link, RxError};
-use nic_hal::Identity;
 
 use super::*;
-use crate::Sizes;
+use crate::fake::Bus;
 use crate::transport::status;
 
 fn start_error(quirks: Quirks) -> (FakeVirtio, NicError, TestClock) {
@@ -219,10 +218,16 @@ fn stop_says_so_if_the_device_does_not_confirm() {
     assert!(!fake.config().is_bus_master());
 }
 
-/// A lie in the used ring of the transmit queue: the driver recovers once and
-/// then gives up with the truth.
+/// A lie in the used ring of the transmit queue, on every transport: the driver
+/// recovers once and then gives up with the truth.
 fn lie_twice(lie: impl Fn(&FakeVirtio, u16)) {
-    let (fake, mut nic) = running(Quirks::default());
+    for bus in Bus::ALL {
+        lie_twice_on(bus, &lie);
+    }
+}
+
+fn lie_twice_on(bus: Bus, lie: impl Fn(&FakeVirtio, u16)) {
+    let (fake, mut nic) = running_on(Quirks::on(bus));
     for round in 1..=2u32 {
         for number in 0..3 {
             send(&mut nic, number).unwrap();

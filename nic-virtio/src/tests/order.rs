@@ -1,11 +1,9 @@
 //! Tickets under any order of completions, and any sequence of calls on any device.
 
 use debugnet_core::nic::RxError;
-use nic_hal::Identity;
 use proptest::prelude::*;
 
 use super::*;
-use crate::Sizes;
 use crate::fake::Bus;
 
 /// One thing that happens.

@@ -1,28 +1,14 @@
 //! The driver over each transport, and what only older interfaces do to a driver.
 
 use debugnet_core::nic::{ChecksumOffload, RxError};
-use nic_hal::Identity;
 use nic_hal::host::HostConfig;
 
 use super::*;
 use crate::fake::{Bus, FakeWindow};
 use crate::transport::status;
-use crate::{AnyTransport, PciLegacy, Sizes};
+use crate::{AnyTransport, PciLegacy};
 
 const LEGACY: [Bus; 2] = [Bus::PciLegacy, Bus::MmioV1];
-
-/// A device and its driver, running, with memory for any interface.
-fn running_on(quirks: Quirks) -> (FakeVirtio, FakeDriver) {
-    let (fake, nic) = try_running_on(quirks, Sizes::ANY);
-    (fake, nic.unwrap())
-}
-
-fn try_running_on(quirks: Quirks, sizes: Sizes) -> (FakeVirtio, Result<FakeDriver, NicError>) {
-    let fake = FakeVirtio::with_sizes(quirks, sizes);
-    let mut nic = fake.driver_with(Identity::new(), sizes);
-    let started = start(&mut nic, &mut TestClock::default());
-    (fake, started.map(|()| nic))
-}
 
 /// Sends a frame of a header and two pieces of payload, and receives one.
 fn exchange(fake: &FakeVirtio, nic: &mut FakeDriver, number: u32) {
