@@ -237,6 +237,11 @@ impl Options {
         let _ = write!(text, "server={} client={}{}", self.server, self.client, self.dump);
         Config::parse(&text)
     }
+
+    /// The MTU that the dump is to use, in bytes.
+    pub fn mtu(&self) -> u16 {
+        self.config().map_or(1500, |config| config.mtu)
+    }
 }
 
 fn named<T: Copy>(names: &[(&str, T)], value: &str) -> Option<T> {

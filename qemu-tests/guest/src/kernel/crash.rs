@@ -16,17 +16,16 @@ use guest::cmdline::{Death, Options};
 use guest::report;
 use heapless::String;
 use nic_hal::{CrashCell, Entry, Identity};
-use nic_virtio::{Sizes, VirtioNet};
 
 use super::arch::{self, Machine, Registers, TscClock};
+use super::driver::{Device, Driver};
 use super::source::RamSource;
-use super::virtio::{Device, Transport};
 use super::{panic, report, say, volatile};
 
 /// What the dump needs, set aside at boot.
 struct Kit {
     armed: Armed<'static>,
-    nic: Option<VirtioNet<Transport, Identity>>,
+    nic: Option<Driver<Identity>>,
     clock: TscClock,
     /// Seconds since 1970 when the clock started.
     armed_time_s: u64,
@@ -90,8 +89,7 @@ pub(super) fn arm(
         None => None,
         Some(device) => {
             let memory = volatile::nic_memory().ok_or(ArmError::Twice)?;
-            let transport = device.transport(machine).map_err(ArmError::Nic)?;
-            let nic = VirtioNet::with_sizes(transport, memory, Identity::new(), Sizes::ANY);
+            let nic = device.driver(machine, memory, Identity::new(), options.mtu());
             Some(nic.map_err(ArmError::Nic)?)
         }
     };

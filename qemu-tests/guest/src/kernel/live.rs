@@ -17,16 +17,15 @@ use debugnet_core::wire::ethernet::{ETHERTYPE_ARP, EthernetHeader};
 use guest::cmdline::{NicChoice, Options};
 use heapless::{String, Vec};
 use nic_hal::{DmaMap, DmaRegion, Reserved};
-use nic_virtio::{MEMORY_NEEDED_ANY, Sizes, VirtioNet};
 use spin::Mutex;
 use zerocopy::IntoBytes;
 use zerocopy::network_endian::U16;
 
 use super::arch::{self, Machine};
-use super::virtio::{self, Device, Transport};
+use super::driver::{self, Device, MEMORY_NEEDED};
 use super::{fatal, say};
 
-type Driver = VirtioNet<Transport, LiveMap>;
+type Driver = driver::Driver<LiveMap>;
 
 /// Longest frame the live kernel receives, in bytes.
 const FRAME_MAX: usize = 1514;
@@ -41,12 +40,12 @@ const ANSWER_US: u64 = 300_000;
 const LOOKS_MAX: u32 = 20_000_000;
 
 #[repr(C, align(4096))]
-struct Pages([u8; MEMORY_NEEDED_ANY]);
+struct Pages([u8; MEMORY_NEEDED]);
 
 /// Rings and buffers of the living: not in the volatile section.
-static LIVE_MEMORY: Reserved<Pages> = Reserved::new(Pages([0; MEMORY_NEEDED_ANY]));
+static LIVE_MEMORY: Reserved<Pages> = Reserved::new(Pages([0; MEMORY_NEEDED]));
 /// The live memory as it was before the entry that is left half written.
-static SNAPSHOT: Reserved<[u64; MEMORY_NEEDED_ANY / 8]> = Reserved::new([0; MEMORY_NEEDED_ANY / 8]);
+static SNAPSHOT: Reserved<[u64; MEMORY_NEEDED / 8]> = Reserved::new([0; MEMORY_NEEDED / 8]);
 /// The driver, behind the lock that one of the deaths happens under.
 static DRIVER: Mutex<Option<Driver>> = Mutex::new(None);
 /// Whether the next mapping for DMA ends in a fault.
@@ -71,7 +70,7 @@ impl DmaMap for LiveMap {
 /// The live kernel's view of its NIC.
 pub(super) struct LiveNic {
     device: Option<Device>,
-    name: String<{ virtio::NAME_MAX }>,
+    name: String<{ driver::NAME_MAX }>,
     /// Where the driver's rings and buffers are.
     memory: PhysAddr,
     sent: u64,
@@ -82,7 +81,7 @@ impl LiveNic {
     /// Finds the NIC and brings it up. Ends the boot if there is none and one was asked for.
     pub(super) fn start(machine: &mut Machine, options: &Options) -> Self {
         let mut this = Self {
-            device: virtio::find(options.nic),
+            device: driver::find(options.nic),
             name: String::new(),
             memory: PhysAddr(0),
             sent: 0,
@@ -96,14 +95,18 @@ impl LiveNic {
             return this;
         };
         this.name = device.name();
-        if let Err(error) = this.bring_up(device, machine) {
+        if let Err(error) = this.bring_up(device, machine, options) {
             fatal(format_args!("NIC {} at {device}: {error:?}", this.name));
         }
         this
     }
 
-    fn bring_up(&mut self, device: Device, machine: &mut Machine) -> Result<(), NicError> {
-        let transport = device.transport(machine)?;
+    fn bring_up(
+        &mut self,
+        device: Device,
+        machine: &mut Machine,
+        options: &Options,
+    ) -> Result<(), NicError> {
         // SAFETY: boot code of the only CPU; nothing else takes the live memory.
         let pages = unsafe { LIVE_MEMORY.take() }.ok_or(NicError::NotReachable)?;
         let start = pages.0.as_ptr().addr() as u64;
@@ -112,7 +115,7 @@ impl LiveNic {
         // may write to it until the dump's driver has reset the device.
         let memory = unsafe { DmaRegion::from_static(&mut pages.0, DeviceAddr(start)) };
         let memory = memory.ok_or(NicError::NotReachable)?;
-        let mut driver = VirtioNet::with_sizes(transport, memory, LiveMap, Sizes::ANY)?;
+        let mut driver = device.driver(machine, memory, LiveMap, options.mtu())?;
 
         let mut clock = arch::tsc_clock(machine.tsc_hz);
         let mut budget = Budget::new(clock.now().after(BRINGUP_US), LOOKS_MAX);
@@ -122,7 +125,7 @@ impl LiveNic {
             }
             clock.relax();
         }
-        say!("guest: NIC {} at {device}: {:?}", self.name, driver.capabilities());
+        say!("guest: NIC {} at {}: {:?}", self.name, device, driver.capabilities());
         *DRIVER.lock() = Some(driver);
         Ok(())
     }

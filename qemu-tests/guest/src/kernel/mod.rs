@@ -3,6 +3,7 @@
 mod arch;
 mod crash;
 mod death;
+mod driver;
 mod live;
 mod panic;
 mod pci;

@@ -15,13 +15,12 @@ use nic_virtio::transport::pci_modern::{has_modern_interface, is_virtio_net};
 use nic_virtio::{AnyTransport, PciLegacy, VirtioMmio};
 
 use super::arch::{self, Machine};
+use super::driver::NAME_MAX;
 use super::pci;
 
 /// The way to a device's registers.
 pub(super) type Transport = AnyTransport<Cf8, Mmio, PortIo>;
 
-/// Longest name of a device in bytes.
-pub(super) const NAME_MAX: usize = 16;
 /// Device id of what never had the legacy interface.
 const NON_TRANSITIONAL: u16 = 0x1041;
 

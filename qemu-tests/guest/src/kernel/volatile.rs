@@ -8,7 +8,8 @@ use debugnet_core::addr::{DeviceAddr, PhysAddr};
 use debugnet_core::{Cells, Limits, Memory, Needs, Slot, memory_needed};
 use guest::cmdline::SLOTS_MAX;
 use nic_hal::{DmaRegion, Reserved};
-use nic_virtio::MEMORY_NEEDED_ANY;
+
+use super::driver::MEMORY_NEEDED;
 
 /// Room for the largest payload that a stock server takes.
 const NEEDS: Needs = memory_needed(&Limits { slots: SLOTS_MAX, cells: 64, payload_len: 4096 });
@@ -25,8 +26,7 @@ static CELLS: Reserved<Pages<{ NEEDS.cell_bytes }>> = Reserved::new(Pages([0; NE
 #[unsafe(link_section = ".volatile")]
 static RX: Reserved<[u8; NEEDS.rx]> = Reserved::new([0; NEEDS.rx]);
 #[unsafe(link_section = ".volatile")]
-static NIC_MEMORY: Reserved<Pages<MEMORY_NEEDED_ANY>> =
-    Reserved::new(Pages([0; MEMORY_NEEDED_ANY]));
+static NIC_MEMORY: Reserved<Pages<MEMORY_NEEDED>> = Reserved::new(Pages([0; MEMORY_NEEDED]));
 
 /// The dump's memory with a window of `slots` messages. `None` the second time.
 pub(super) fn dump_memory(slots: usize) -> Option<Memory<'static>> {

@@ -1,0 +1,117 @@
+//! Which NIC there is, and which driver drives it.
+
+use core::fmt;
+
+use debugnet_core::nic::{
+    Capabilities, Link, Nic, NicError, RxError, Start, TxError, TxFrame, TxTicket,
+};
+use debugnet_core::time::Clock;
+use guest::cmdline::NicChoice;
+use heapless::String;
+use nic_hal::{DmaMap, DmaRegion};
+use nic_virtio::{MEMORY_NEEDED_ANY, Sizes, VirtioNet};
+
+use super::arch::Machine;
+use super::virtio;
+
+/// Longest name of a device in bytes.
+pub(super) const NAME_MAX: usize = 16;
+
+/// Bytes of memory that any of the drivers needs.
+pub(super) const MEMORY_NEEDED: usize = MEMORY_NEEDED_ANY.next_multiple_of(8);
+
+/// A device that can be driven.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Device {
+    Virtio(virtio::Device),
+}
+
+/// The first device that the options allow.
+pub(super) fn find(choice: NicChoice) -> Option<Device> {
+    virtio::find(choice).map(Device::Virtio)
+}
+
+impl Device {
+    /// A driver in `memory`. Writes nothing to the device. A virtio device
+    /// names its MTU itself, so `_ip_mtu` means nothing to it.
+    pub(super) fn driver<M: DmaMap>(
+        self,
+        machine: &mut Machine,
+        memory: DmaRegion,
+        map: M,
+        _ip_mtu: u16,
+    ) -> Result<Driver<M>, NicError> {
+        match self {
+            Self::Virtio(device) => {
+                let transport = device.transport(machine)?;
+                let nic = VirtioNet::with_sizes(transport, memory, map, Sizes::ANY)?;
+                Ok(Driver::Virtio(nic))
+            }
+        }
+    }
+
+    /// What the device is.
+    pub(super) fn name(self) -> String<NAME_MAX> {
+        match self {
+            Self::Virtio(device) => device.name(),
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Virtio(device) => write!(f, "{device}"),
+        }
+    }
+}
+
+/// A driver for the device that was found.
+#[derive(Debug)]
+pub(super) enum Driver<M> {
+    Virtio(VirtioNet<virtio::Transport, M>),
+}
+
+impl<M: DmaMap> Driver<M> {
+    fn nic(&mut self) -> &mut dyn Nic {
+        match self {
+            Self::Virtio(nic) => nic,
+        }
+    }
+}
+
+impl<M: DmaMap> Nic for Driver<M> {
+    fn capabilities(&self) -> Capabilities {
+        match self {
+            Self::Virtio(nic) => nic.capabilities(),
+        }
+    }
+
+    fn poll_start(&mut self, clock: &mut dyn Clock) -> Result<Start, NicError> {
+        self.nic().poll_start(clock)
+    }
+
+    fn link(&mut self) -> Link {
+        self.nic().link()
+    }
+
+    fn transmit(&mut self, frame: &TxFrame<'_>) -> Result<TxTicket, TxError> {
+        self.nic().transmit(frame)
+    }
+
+    fn kick(&mut self) {
+        self.nic().kick();
+    }
+
+    fn poll_tx(&mut self) -> Result<TxTicket, NicError> {
+        self.nic().poll_tx()
+    }
+
+    fn receive(&mut self, buf: &mut [u8]) -> Result<Option<usize>, RxError> {
+        self.nic().receive(buf)
+    }
+
+    fn stop(&mut self) -> Result<(), NicError> {
+        self.nic().stop()
+    }
+}
