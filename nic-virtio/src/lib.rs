@@ -39,6 +39,11 @@
 //! ```
 //!
 //! At the crash, hand it to the dump as a [`Nic`](debugnet_core::nic::Nic).
+//!
+//! [`PciModern`] is one of the transports; [`PciLegacy`] and [`VirtioMmio`] are
+//! the others, and [`AnyTransport`] is whichever the machine has. Where it may
+//! turn out to be a legacy one, set [`MEMORY_NEEDED_ANY`] bytes aside and give
+//! [`Sizes::ANY`] to [`VirtioNet::with_sizes`].
 #![cfg_attr(not(any(test, feature = "fake")), no_std)]
 #![forbid(unsafe_code)]
 #![cfg_attr(
