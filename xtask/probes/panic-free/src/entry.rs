@@ -3,7 +3,7 @@
 use core::hint::black_box;
 use core::net::{IpAddr, Ipv4Addr};
 
-use debugnet_core::addr::DeviceAddr;
+use debugnet_core::addr::{DeviceAddr, PhysAddr};
 use debugnet_core::nic::{Checksum, Nic, Payload, TxFrame};
 use debugnet_core::{
     Armed, Cells, Config, DumpInfo, Io, Limits, Memory, Needs, Slot, Step, Target, arm,
@@ -11,7 +11,13 @@ use debugnet_core::{
 };
 use nic_hal::pci_types::PciAddress;
 use nic_hal::{CrashCell, DmaRegion, Entry, Identity, Mmio, PciFunction, Reserved};
-use nic_virtio::{MEMORY_NEEDED, PciModern, VirtioNet};
+use nic_virtio::VirtioNet;
+#[cfg(feature = "every-transport")]
+use nic_virtio::{
+    AnyTransport, MEMORY_NEEDED_ANY as MEMORY_NEEDED, PciLegacy, PciModern, VirtioMmio,
+};
+#[cfg(not(feature = "every-transport"))]
+use nic_virtio::{MEMORY_NEEDED, PciModern};
 
 use crate::platform::{self, Counter, Ram, Witness};
 
@@ -29,7 +35,11 @@ static RX: Reserved<[u8; NEEDS.rx]> = Reserved::new([0; NEEDS.rx]);
 static RINGS: Reserved<Rings> = Reserved::new(Rings([0; MEMORY_NEEDED]));
 static KIT: CrashCell<Kit> = CrashCell::new();
 
-type Driver = VirtioNet<PciModern<platform::Config, Mmio>, Identity>;
+#[cfg(not(feature = "every-transport"))]
+type Transport = PciModern<platform::Config, Mmio>;
+#[cfg(feature = "every-transport")]
+type Transport = AnyTransport<platform::Config>;
+type Driver = VirtioNet<Transport, Identity>;
 
 struct Kit {
     armed: Armed<'static>,
@@ -54,19 +64,40 @@ pub(crate) fn boot() -> Option<()> {
     let cells = Cells { bytes, phys: None };
     let armed = arm(config, Memory { slots, index, cells, rx }).ok()?;
 
-    // SAFETY: never run; a kernel argues here that no other driver is on it.
-    let function = unsafe { PciFunction::new(platform::Config, PciAddress::new(0, 0, 3, 0)) };
-    let transport = PciModern::probe(function, |start, len| {
-        // SAFETY: never run; a kernel argues here how BARs are mapped.
-        unsafe { Mmio::at(usize::try_from(start.0).ok()?, len) }
-    })
-    .ok()?;
+    let transport = transport()?;
     // SAFETY: called once.
     let rings = unsafe { RINGS.take() }?;
     // SAFETY: the driver's for ever.
     let region = unsafe { DmaRegion::from_static(&mut rings.0, DeviceAddr(black_box(0))) }?;
     let nic = VirtioNet::new(transport, region, Identity::new()).ok()?;
     KIT.put(Kit { armed, nic }).ok()
+}
+
+fn function() -> PciFunction<platform::Config> {
+    // SAFETY: never run; a kernel argues here that no other driver is on it.
+    unsafe { PciFunction::new(platform::Config, PciAddress::new(0, 0, 3, 0)) }
+}
+
+fn window(start: PhysAddr, len: usize) -> Option<Mmio> {
+    // SAFETY: never run; a kernel argues here how BARs are mapped.
+    unsafe { Mmio::at(usize::try_from(start.0).ok()?, len) }
+}
+
+#[cfg(not(feature = "every-transport"))]
+fn transport() -> Option<Transport> {
+    PciModern::probe(function(), window).ok()
+}
+
+/// One of the three, in a way that the compiler cannot foresee.
+#[cfg(feature = "every-transport")]
+fn transport() -> Option<Transport> {
+    let ports = |first: u16, len: u16| window(PhysAddr(first.into()), len.into());
+    match black_box(0) {
+        0 => PciModern::probe(function(), window).ok().map(AnyTransport::PciModern),
+        1 => PciLegacy::probe(function(), ports).ok().map(AnyTransport::PciLegacy),
+        2 => VirtioMmio::probe(window(PhysAddr(black_box(0)), 0x200)?).ok().map(AnyTransport::Mmio),
+        _ => AnyTransport::probe_pci(function(), window, ports).ok(),
+    }
 }
 
 /// The crash: the whole dump, and each piece that a kernel may call by itself.
