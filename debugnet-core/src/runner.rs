@@ -156,6 +156,7 @@ impl<'m> Armed<'m> {
     /// latest, provided that the clock moves.
     pub fn dump(&mut self, nics: &mut [&mut dyn Nic], io: &mut Io<'_>) -> Outcome {
         let mut best: Option<Outcome> = None;
+        let mut tried = 0;
         for index in 0..self.config.targets.len() {
             let nic = self.config.targets.get(index).map_or(usize::MAX, |target| target.nic);
             let mut dump = self.begin(index);
@@ -163,7 +164,8 @@ impl<'m> Armed<'m> {
                 Some(nic) => dump.run(*nic, io),
                 None => dump.without_nic(nic, io),
             };
-            outcome.targets_tried = index.saturating_add(1);
+            tried = index.saturating_add(1);
+            outcome.targets_tried = tried;
             if outcome.is_complete() {
                 return outcome;
             }
@@ -179,7 +181,9 @@ impl<'m> Armed<'m> {
             }
         }
         // `arm` saw to it that there is a target.
-        best.unwrap_or_else(|| self.begin(0).without_nic(0, io))
+        let mut best = best.unwrap_or_else(|| self.begin(0).without_nic(0, io));
+        best.targets_tried = tried;
+        best
     }
 }
 
