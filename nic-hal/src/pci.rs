@@ -62,7 +62,7 @@ impl<A: ConfigRegionAccess> PciFunction<A> {
     /// # Safety
     /// `access` is valid for the first 256 bytes of that function's
     /// configuration space (an empty slot may read as all ones). Once
-    /// [`PciFunction::take_over`] has been called, the function is the caller's: no
+    /// [`PciFunction::claim`] has been called, the function is the caller's: no
     /// other driver runs on it.
     #[allow(unsafe_code)]
     pub const unsafe fn new(access: A, address: PciAddress) -> Self {
@@ -90,7 +90,7 @@ impl<A: ConfigRegionAccess> PciFunction<A> {
     fn write32(&mut self, offset: u16, value: u32) {
         if offset < CONFIG_LEN && offset & 3 == 0 {
             // SAFETY: an aligned word below 256 of a function that is ours since
-            // `take_over`; the words written here only silence or enable it.
+            // `claim`; the words written here only silence or enable it.
             unsafe { self.access.write(self.address, offset, value) };
         }
     }
@@ -140,26 +140,28 @@ impl<A: ConfigRegionAccess> PciFunction<A> {
         Some(Bar::Memory { address: PhysAddr(u64::from(high) << 32 | u64::from(low & !0xf)) })
     }
 
-    /// Makes the function ours: registers decoded, bus mastering on, INTx off,
-    /// MSI and MSI-X off. `false` if nobody answers, or if it does not take the
-    /// command word.
+    /// Makes the function ours: registers decoded, INTx, MSI and MSI-X off.
+    /// `false` if nobody answers, or if it does not decode its registers.
     ///
-    /// Bus mastering comes last: until then a device left running by the dead
-    /// kernel cannot raise an interrupt any more, and a device that had been
-    /// cut off from memory gets it back only for its reset.
+    /// Bus mastering stays as it is: a device that the dead kernel cut off
+    /// while it was running must not get at memory again before its reset.
     #[must_use]
-    pub fn take_over(&mut self) -> bool {
+    pub fn claim(&mut self) -> bool {
         if self.id().is_none() {
             return false;
         }
         self.disable_msi();
-        let on = CommandRegister::MEMORY_ENABLE
-            | CommandRegister::BUS_MASTER_ENABLE
-            | CommandRegister::INTERRUPT_DISABLE;
+        let on = CommandRegister::MEMORY_ENABLE | CommandRegister::INTERRUPT_DISABLE;
         self.set_command(self.command() | on);
-        // INTx Disable is optional before PCI 2.3; the other two are not.
-        let needed = CommandRegister::MEMORY_ENABLE | CommandRegister::BUS_MASTER_ENABLE;
-        self.command().contains(needed)
+        // INTx Disable is optional before PCI 2.3, decoding is not.
+        self.command().contains(CommandRegister::MEMORY_ENABLE)
+    }
+
+    /// Turns bus mastering on, once the device has been reset, and says whether it is.
+    #[must_use]
+    pub fn master_bus(&mut self) -> bool {
+        self.set_command(self.command() | CommandRegister::BUS_MASTER_ENABLE);
+        self.id().is_some() && self.command().contains(CommandRegister::BUS_MASTER_ENABLE)
     }
 
     /// Turns bus mastering off and says whether it is: then the function
@@ -304,111 +306,86 @@ mod cf8 {
 }
 
 #[cfg(test)]
-#[allow(unsafe_code)]
 mod tests {
     use super::*;
-    use std::cell::RefCell;
+    use crate::host::HostConfig;
 
-    /// 256 bytes of configuration space, some of them read-only.
-    struct Space {
-        words: RefCell<[u32; 64]>,
-        writes: RefCell<Vec<(u16, u32)>>,
-    }
-
-    impl Space {
-        /// An Ethernet function with MSI at 0x50 and MSI-X at 0x70, both on, and PM at 0x80 in D3.
-        fn new() -> Self {
-            let mut words = [0; 64];
-            words[0] = 0x1041_1af4;
-            // Capability list present; memory decoding on, bus mastering off.
-            words[1] = 0x0010_0002;
-            words[4] = 0xfebf_1000;
-            words[5] = 0xc041;
-            words[8] = 0xe000_000c;
-            words[9] = 0x8;
-            words[0x34 / 4] = 0x50;
-            words[0x50 / 4] = 0x0081_7005;
-            words[0x70 / 4] = 0x8003_8011;
-            words[0x80 / 4] = 0x0003_0001;
-            words[0x84 / 4] = 0x8003;
-            Self { words: RefCell::new(words), writes: RefCell::default() }
-        }
-    }
-
-    impl ConfigRegionAccess for Space {
-        unsafe fn read(&self, _: PciAddress, offset: u16) -> u32 {
-            assert!(offset < 256 && offset.is_multiple_of(4));
-            self.words.borrow()[usize::from(offset) / 4]
-        }
-
-        unsafe fn write(&self, _: PciAddress, offset: u16, value: u32) {
-            assert!(offset < 256 && offset.is_multiple_of(4));
-            self.writes.borrow_mut().push((offset, value));
-            let word = &mut self.words.borrow_mut()[usize::from(offset) / 4];
-            // The status half of word 1 is cleared by ones.
-            *word = if offset == 4 { *word & 0xffff_0000 | value & 0xffff } else { value };
-        }
-    }
-
-    fn function(space: &Space) -> PciFunction<&Space> {
-        // SAFETY: a table in memory; every aligned word below 256 is there.
-        unsafe { PciFunction::new(space, PciAddress::new(0, 0, 3, 0)) }
+    /// An Ethernet function with MSI at 0x50 and MSI-X at 0x70, both on, and PM at 0x80 in D3.
+    fn config() -> HostConfig {
+        HostConfig::new([
+            (0x00, 0x1041_1af4),
+            // Capability list and an error bit; memory decoding on, bus mastering off.
+            (0x04, 0x8010_0002),
+            (0x10, 0xfebf_1000),
+            (0x14, 0xc041),
+            (0x20, 0xe000_000c),
+            (0x24, 0x8),
+            (0x34, 0x50),
+            (0x50, 0x0081_7005),
+            (0x70, 0x8003_8011),
+            (0x80, 0x0003_0001),
+            (0x84, 0x8003),
+        ])
     }
 
     #[test]
-    fn take_over_masters_the_bus_and_silences_interrupts() {
-        let space = Space::new();
-        let mut function = function(&space);
-        assert!(function.take_over());
-        assert_eq!(function.read32(4), 0x0010_0406);
+    fn a_claim_silences_interrupts_and_leaves_the_bus_alone() {
+        let config = config();
+        let mut function = config.function();
+        assert!(function.claim());
+        assert_eq!(function.read32(4), 0x8010_0402);
         assert_eq!(function.find_capability(MSI).unwrap().extension, 0x80);
         assert_eq!(function.find_capability(MSI_X).unwrap().extension, 0x0003);
-        // No status bit was written as one, and mastering was the last thing.
-        assert_eq!(space.writes.borrow().last(), Some(&(4, 0x0406)));
+        assert!(function.master_bus());
+        // No status bit was cleared.
+        assert_eq!(function.read32(4), 0x8010_0406);
         assert!(function.cut_off());
-        assert_eq!(function.read32(4), 0x0010_0402);
+        assert_eq!(function.read32(4), 0x8010_0402);
     }
 
     #[test]
     fn an_absent_function_is_not_taken() {
-        let space = Space { words: RefCell::new([u32::MAX; 64]), writes: RefCell::default() };
-        let mut function = function(&space);
+        let config = config();
+        config.set_absent(true);
+        let mut function = config.function();
         assert_eq!(function.id(), None);
-        assert!(!function.take_over() && !function.cut_off() && !function.wake());
+        assert!(
+            !function.claim() && !function.master_bus() && !function.cut_off() && !function.wake()
+        );
         assert_eq!(function.bar(0), None);
     }
 
     #[test]
     fn bars_are_decoded_without_a_write() {
-        let space = Space::new();
-        let function = function(&space);
+        let config = config();
+        let function = config.function();
         let memory = |address| Some(Bar::Memory { address: PhysAddr(address) });
         assert_eq!(function.bar(0), memory(0xfebf_1000));
         assert_eq!(function.bar(1), Some(Bar::Io { port: 0xc040 }));
         assert_eq!(function.bar(2), None);
         assert_eq!(function.bar(4), memory(0x8_e000_0000));
         assert_eq!(function.bar(6), None);
-        space.words.borrow_mut()[9] = 0xe000_0004;
+        config.set(0x24, 0xe000_0004);
         assert_eq!(function.bar(5), None, "a 64-bit BAR needs a second register");
-        assert!(space.writes.borrow().is_empty());
+        assert!(config.writes().is_empty());
     }
 
     #[test]
     fn a_looping_capability_list_ends() {
-        let space = Space::new();
-        space.words.borrow_mut()[0x80 / 4] = 0x0003_5001;
-        assert_eq!(function(&space).capabilities().count(), 48);
-        assert_eq!(function(&space).find_capability(0x09), None);
-        space.words.borrow_mut()[0x34 / 4] = 0x3c;
-        assert_eq!(function(&space).capabilities().count(), 0, "a pointer into the header");
+        let config = config();
+        config.set(0x80, 0x0003_5001);
+        assert_eq!(config.function().capabilities().count(), 48);
+        assert_eq!(config.function().find_capability(0x09), None);
+        config.set(0x34, 0x3c);
+        assert_eq!(config.function().capabilities().count(), 0, "a pointer into the header");
     }
 
     #[test]
     fn a_sleeping_function_is_woken_once() {
-        let space = Space::new();
-        let mut function = function(&space);
+        let config = config();
+        let mut function = config.function();
         assert!(function.wake());
-        assert_eq!(space.writes.borrow().last(), Some(&(0x84, 0)));
+        assert_eq!(config.writes().last(), Some(&(0x84, 0)));
         assert!(!function.wake());
     }
 }

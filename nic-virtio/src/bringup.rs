@@ -144,6 +144,7 @@ impl<T: Transport, M: DmaMap> Bringup<'_, T, M> {
     }
 
     fn configure(&mut self) -> Result<Settings, NicError> {
+        self.transport.connect()?;
         let mut so_far = status::ACKNOWLEDGE;
         self.transport.set_status(so_far)?;
         so_far |= status::DRIVER;

@@ -34,8 +34,9 @@ const STOP_PAUSES: u32 = 32;
 /// A virtio network device.
 ///
 /// `T` reaches its registers, `M` maps payload addresses. The order of a
-/// take-over: PCI command, interrupts off, status 0 and wait for it, features,
-/// receive and transmit queue, buffers, `DRIVER_OK`, one notification.
+/// take-over: registers reachable, interrupts off, status 0 and wait for it, bus
+/// mastering on, features, receive and transmit queue, buffers, `DRIVER_OK`,
+/// one notification.
 ///
 /// A device that asks for a reset, or breaks the ring protocol, is reset and
 /// set up again once, inside [`Nic::poll_tx`] and [`Nic::receive`], a bounded

@@ -31,7 +31,7 @@ pub const MEMORY_NEEDED: usize = Sizes::DEFAULT.memory_needed();
 
 impl Sizes {
     /// 256 descriptors to send with (85 frames in flight) and 64 receive
-    /// buffers of 2048 bytes: about 148 KiB.
+    /// buffers of 2048 bytes: about 147 KiB.
     pub const DEFAULT: Self = Self { tx_descriptors: 256, rx_buffers: 64 };
 
     /// Rings of other lengths. Both must be powers of two; 4 to 256

@@ -46,14 +46,22 @@ pub struct Rings {
 /// device reads as all ones, and [`NicError::Protocol`] when what it says about
 /// itself leads outside its windows.
 pub trait Transport {
-    /// Makes the registers reachable and the device able to reach memory, and
-    /// silences its interrupts. Called at every start: the dead kernel may
-    /// have switched any of it off. Returns how many microseconds the device
-    /// needs before the call is made again; 0 if it is ready.
+    /// Makes the registers reachable and silences the interrupts. Called at
+    /// every start: the dead kernel may have left either any way. Returns how
+    /// many microseconds the device needs before the call is made again; 0 if
+    /// it is ready.
     ///
     /// # Errors
     /// [`NicError::Gone`] if nothing answers.
     fn prepare(&mut self) -> Result<u32, NicError>;
+
+    /// Lets the device reach memory. Called at every start, after the reset
+    /// was confirmed, so that a device that was cut off while it ran does not
+    /// go on where it stood.
+    ///
+    /// # Errors
+    /// [`NicError::Unsupported`] if it cannot be had.
+    fn connect(&mut self) -> Result<(), NicError>;
 
     /// Reads the device status.
     ///

@@ -192,11 +192,19 @@ impl<A: ConfigRegionAccess, R: Registers> Transport for PciModern<A, R> {
         if self.function.wake() {
             return Ok(WAKE_US);
         }
-        if !self.function.take_over() {
-            return Err(NicError::Unsupported("PCI function takes no bus mastering"));
+        if !self.function.claim() {
+            return Err(NicError::Unsupported("PCI function does not decode its registers"));
         }
         self.doorbells = [None; QUEUES];
         Ok(0)
+    }
+
+    fn connect(&mut self) -> Result<(), NicError> {
+        if self.function.master_bus() {
+            Ok(())
+        } else {
+            Err(NicError::Unsupported("PCI function takes no bus mastering"))
+        }
     }
 
     fn status(&mut self) -> Result<u8, NicError> {

@@ -1,5 +1,4 @@
-//! Memory that a driver under test and a fake device share. Not for the crash path.
-#![allow(clippy::expect_used)]
+//! Memory that a driver under test and a fake device share.
 
 use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::ptr::NonNull;
