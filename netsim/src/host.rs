@@ -128,6 +128,11 @@ impl Host {
         }
     }
 
+    /// Learns where a neighbour is without asking.
+    pub fn meet(&mut self, ip: Ipv4Addr, mac: MacAddr) {
+        self.learn(ip, EthernetAddress(mac.0));
+    }
+
     fn learn(&mut self, ip: Ipv4Addr, mac: EthernetAddress) {
         match self.neighbours.iter_mut().find(|(known, _)| *known == ip) {
             Some(entry) => entry.1 = mac,

@@ -6,10 +6,12 @@
 //! - [`pcap`]: captures that Wireshark and tshark open;
 //! - [`ram`], [`nic`]: the machine that dies: its memory and a DMA engine;
 //! - [`host`], [`server`]: the far end, with smoltcp as the judge of frames;
+//! - [`models`]: the stock server's limits and the stock client;
 //! - [`world`]: all of it in virtual time, under the real dump loop.
 
 pub mod host;
 pub mod link;
+pub mod models;
 pub mod nic;
 pub mod pcap;
 pub mod ram;

@@ -83,11 +83,16 @@ impl CellWindow {
         if offset.checked_add(len)? > self.len {
             return None;
         }
-        // SAFETY: the bounds were checked above, and the caller of `new` keeps
-        // the memory alive. The CPU side writes a cell only between
-        // transmissions; a device reads it whenever it likes, which is what is
-        // simulated, hence volatile.
-        Some((offset..offset + len).map(|i| unsafe { self.base.add(i).read_volatile() }).collect())
+        let byte = |i| {
+            // SAFETY: the bounds were checked above, and the caller of `new`
+            // keeps the memory alive.
+            let at = unsafe { self.base.add(i) };
+            // SAFETY: a byte of living memory, as above. The CPU side writes a
+            // cell only between transmissions; a device reads it whenever it
+            // likes, which is what is simulated, hence volatile.
+            unsafe { at.read_volatile() }
+        };
+        Some((offset..offset + len).map(byte).collect())
     }
 }
 

@@ -100,6 +100,11 @@ impl<S: Server + 'static> World<S> {
         self.now
     }
 
+    /// Plugs a device into the wire, or none.
+    pub fn device_is(&mut self, device: Option<SharedDevice>) {
+        self.device = device;
+    }
+
     /// The client's device.
     pub fn device(&self) -> Option<&SharedDevice> {
         self.device.as_ref()
@@ -211,6 +216,13 @@ impl<S: Server + 'static> SimClock<S> {
     }
 }
 
+impl<S: Server + 'static> SimClock<S> {
+    /// Lets the world run until `until`, or to the next frame for the client.
+    pub fn advance(&mut self, until: Instant) {
+        self.world.borrow_mut().advance(until);
+    }
+}
+
 impl<S: Server + 'static> Clock for SimClock<S> {
     fn now(&mut self) -> Instant {
         let now = self.world.borrow().now.as_micros();
@@ -236,6 +248,8 @@ pub struct Machine {
     pub limits: Limits,
     /// What its clock shows multiples of, in microseconds.
     pub clock_step_us: u64,
+    /// Longest wait of its clock's `relax`, in microseconds.
+    pub idle_us: u64,
     /// Cells have a physical address.
     pub cells_reachable: bool,
 }
@@ -251,6 +265,7 @@ impl Machine {
             config: Config::parse(&text).expect("a sound configuration"),
             limits: Limits::DEFAULT,
             clock_step_us: 1,
+            idle_us: 20,
             cells_reachable: true,
         }
     }
@@ -289,7 +304,7 @@ impl Machine {
             rx: &mut rx,
         };
         let mut armed = arm(self.config.clone(), memory).expect("sound limits");
-        let idle_us = self.clock_step_us.max(20);
+        let idle_us = self.clock_step_us.max(self.idle_us);
         let mut clock = SimClock::new(world.clone(), self.clock_step_us, idle_us);
         let mut nic = SimNic::new(device);
         let mut source = RamSource::new(self.ram.clone());

@@ -227,7 +227,8 @@ fn unreadable_memory_is_not_sent() {
     assert!(finished);
     let record = world.server.record().unwrap();
     assert!(record.holes.is_empty(), "not sent is no hole");
-    assert_eq!(record.not_sent.listed, [gap.offset..gap.offset + gap.len]);
+    assert_eq!(record.not_sent.listed.len(), 1);
+    assert_eq!(record.not_sent.listed[0], gap.offset..gap.offset + gap.len);
     let truth = machine.ram.borrow().truth();
     let end = (gap.offset + gap.len) as usize;
     assert_same(&image[..gap.offset as usize], &truth[..gap.offset as usize]);

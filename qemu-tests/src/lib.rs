@@ -1,1 +1,26 @@
-//! Placeholder until the crate is written.
+//! QEMU runs: boot the guest, let it die, take its dump with the real server
+//! over a link of our making, and compare the file with QEMU's own copy of the
+//! guest's RAM.
+//!
+//! ```text
+//!   run  --starts-->  server (netdumpd)   <--UDP--   gateway   <--frames--   qemu (guest)
+//!    |                                               link, far_end, traffic    | serial, qmp
+//!    +--  compare(vmcore, truth)  <----------------------- pmemsave ------------+
+//! ```
+//!
+//! [`run::run`] is the whole job; `cargo xtask qemu-dump` and the matrix call it.
+//! Nothing here uses our own encoders: frames are read and written by
+//! `smoltcp::wire`, the truth is QEMU's.
+
+pub mod compare;
+pub mod far_end;
+pub mod frame;
+pub mod gateway;
+pub mod matrix;
+pub mod process;
+pub mod qemu;
+pub mod qmp;
+pub mod run;
+pub mod serial;
+pub mod server;
+pub mod traffic;

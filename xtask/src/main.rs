@@ -1,2 +1,55 @@
-//! Developer commands.
-fn main() {}
+//! Developer commands: `cargo xtask --help`.
+
+mod cargo;
+mod ci;
+mod panic_free;
+mod probe;
+mod qemu_dump;
+mod size;
+mod tally;
+mod test;
+mod tools;
+mod values;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Developer commands of debugnet-rs.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Boot a tiny guest, crash it, take its dump, and compare it with the truth.
+    QemuDump(qemu_dump::Args),
+    /// Unit, simulator and doc tests, then the QEMU matrix.
+    Test(test::Args),
+    /// Everything that a change must pass.
+    Ci(ci::Args),
+    /// Prove by linking that the crash path cannot panic.
+    PanicFree,
+    /// Flash, RAM and stack of the crash path.
+    Size,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::QemuDump(args) => return qemu_dump::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Ci(args) => ci::run(&args),
+        Command::PanicFree => panic_free::run(),
+        Command::Size => size::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

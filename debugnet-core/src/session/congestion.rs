@@ -40,6 +40,11 @@ pub(crate) struct Congestion {
     calm_rounds: u32,
     tokens: u64,
     filled_at: Instant,
+    /// Acks of the first burst: what they were spaced by is what the bottleneck takes.
+    train: Train,
+    /// Share of messages lost in rounds without a standing queue, in 1/1024:
+    /// the loss that is not ours.
+    calm_loss: u64,
     /// Set by a time-out of everything: one message a time-out until an ack comes.
     probing: Option<u32>,
 }
@@ -47,6 +52,9 @@ pub(crate) struct Congestion {
 impl Congestion {
     /// Fewest messages in flight once the path answers.
     const WINDOW_MIN: u32 = 4;
+
+    /// Share of a doubling round, in 1/1024, that no line loses by chance.
+    const OVERSHOOT_LOSS: u64 = 192;
 
     /// For messages of `payload_len` bytes and `slots` of them.
     pub(crate) fn new(slots: u32, payload_len: u32) -> Self {
@@ -68,6 +76,8 @@ impl Congestion {
             calm_rounds: 0,
             tokens: u64::from(burst).saturating_mul(TOKEN),
             filled_at: Instant::ZERO,
+            train: Train::default(),
+            calm_loss: 0,
             probing: None,
         }
     }
@@ -120,7 +130,14 @@ impl Congestion {
     /// One message was acknowledged. `order` is the number of the transmission
     /// that was answered, `newest` that of the last transmission so far, and
     /// `rtt_us` the round trip if it is certain.
-    pub(crate) fn on_ack(&mut self, order: u32, newest: u32, rtt_us: Option<u64>, rtt: &Rtt) {
+    pub(crate) fn on_ack(
+        &mut self,
+        now: Instant,
+        order: u32,
+        newest: u32,
+        rtt_us: Option<u64>,
+        rtt: &Rtt,
+    ) {
         if let Some(before) = self.probing.take() {
             self.window = before;
             self.restart_round(newest);
@@ -129,14 +146,27 @@ impl Congestion {
         if let Some(rtt_us) = rtt_us {
             self.round_min_us = self.round_min_us.min(rtt_us);
         }
-        if self.starting && self.round_limited {
-            // Doubles each round; how far is decided at its end, and early if
-            // the queue is seen to grow within it.
-            self.window = self.window.saturating_add(1).min(self.window_max);
-        }
         // Sequence space of transmissions: later ones are less than half of it ahead.
-        if order.wrapping_sub(self.round_end) < u32::MAX / 2 {
+        let ends_round = order.wrapping_sub(self.round_end) < u32::MAX / 2;
+        if !ends_round {
+            self.train.add(now);
+        }
+        if self.starting && self.round_limited {
+            // Doubles each round, up to what the first burst's acks say the
+            // bottleneck takes; a queue seen at the end of a round ends it too.
+            let most = self.train.messages_in(rtt).map_or(u64::MAX, |path| {
+                path.saturating_add(u64::from(self.queue_target())).max(u64::from(self.burst))
+            });
+            if u64::from(self.window) < most {
+                self.window = self.window.saturating_add(1).min(self.window_max);
+            } else {
+                // From here on by what the queue shows, should the train have lied.
+                self.starting = false;
+            }
+        }
+        if ends_round {
             self.end_round(rtt);
+            self.train.close(rtt);
             self.restart_round(newest);
         }
     }
@@ -187,10 +217,28 @@ impl Congestion {
         let queued =
             u64::from(self.window).saturating_mul(standing_us).checked_div(loaded_us).unwrap_or(0);
         let target = u64::from(self.queue_target());
-        let path =
-            u64::from(self.window).saturating_mul(base_us).checked_div(loaded_us).unwrap_or(0);
+        let all = acked.saturating_add(lost).max(1);
+        let loss = u64::from(lost).saturating_mul(1024).checked_div(u64::from(all)).unwrap_or(0);
+        if queued <= target {
+            self.calm_loss =
+                self.calm_loss.saturating_mul(7).saturating_add(loss).checked_div(8).unwrap_or(0);
+        }
+        // What the path holds without a queue: the window's share of the base
+        // round trip. With a queue *and* more loss than the path's own, the
+        // window overstates what arrives, and what was acked is believed.
+        let is_overrun = queued > target && loss > self.calm_loss.saturating_mul(2).max(16);
+        let held = if is_overrun {
+            let own = 1024u64.saturating_sub(self.calm_loss).max(1);
+            u64::from(acked).saturating_mul(1024).checked_div(own).unwrap_or(0)
+        } else {
+            u64::from(self.window)
+        };
+        let path = held.saturating_mul(base_us).checked_div(loaded_us).unwrap_or(0);
         if self.starting {
-            if queued > target {
+            if loss > Self::OVERSHOOT_LOSS {
+                self.starting = false;
+                self.set_window(u64::from(acked));
+            } else if queued > target {
                 self.starting = false;
                 self.set_window(path.saturating_add(target));
             }
@@ -202,11 +250,15 @@ impl Congestion {
             return;
         }
         let aim = path.saturating_add(target);
+        if is_overrun {
+            return self.set_window(aim);
+        }
         // Half the way at a time; a path that stays calm has grown, and is
-        // followed twice as fast each round.
+        // followed twice as fast each round, up to an eighth of the window.
         let mut next = u64::from(self.window).saturating_add(aim).div_ceil(2);
         if self.calm_rounds > 4 {
-            let step = target << self.calm_rounds.saturating_sub(4).min(6);
+            let step = (target << self.calm_rounds.saturating_sub(4).min(6))
+                .min(u64::from(self.window >> 3));
             next = next.max(u64::from(self.window).saturating_add(step));
         }
         self.set_window(next);
@@ -216,5 +268,56 @@ impl Congestion {
         let floor = Self::WINDOW_MIN.min(self.window_max);
         self.window =
             u32::try_from(window).unwrap_or(u32::MAX).clamp(floor, self.window_max.max(floor));
+    }
+}
+
+/// The spacing of the acks of one burst: the rate of the slowest stage.
+#[derive(Clone, Copy, Debug, Default)]
+struct Train {
+    acks: u64,
+    first: Instant,
+    last: Instant,
+    /// Acks and the microseconds they took, once the burst is over and if the clock resolves it.
+    rate: Option<(u64, u64)>,
+    is_closed: bool,
+}
+
+impl Train {
+    /// Acks and clock steps below which a train says nothing.
+    const LEAST: u64 = 8;
+
+    fn add(&mut self, now: Instant) {
+        if self.is_closed {
+            return;
+        }
+        if self.acks == 0 {
+            self.first = now;
+        }
+        self.last = now;
+        self.acks = self.acks.saturating_add(1);
+    }
+
+    fn close(&mut self, rtt: &Rtt) {
+        if self.is_closed {
+            return;
+        }
+        if self.acks < Self::LEAST {
+            // The herald's ack alone, or a burst that was lost: the next one counts.
+            *self = Self::default();
+            return;
+        }
+        self.is_closed = true;
+        let span_us = self.last.since_us(self.first);
+        let gaps = self.acks.saturating_sub(1);
+        let steps = rtt.granularity_us().saturating_mul(Self::LEAST);
+        if gaps >= Self::LEAST && span_us >= steps {
+            self.rate = Some((gaps, span_us));
+        }
+    }
+
+    /// Messages the path holds at this rate.
+    fn messages_in(&self, rtt: &Rtt) -> Option<u64> {
+        let (gaps, span_us) = self.rate?;
+        gaps.saturating_mul(rtt.min_us()).checked_div(span_us)
     }
 }

@@ -351,7 +351,7 @@ impl<'m> Session<'m> {
             self.rtt.sample(now, rtt_us);
         }
         let sample = (certain && !herald).then_some(rtt_us);
-        self.congestion.on_ack(slot.order, self.order, sample, &self.rtt);
+        self.congestion.on_ack(now, slot.order, self.order, sample, &self.rtt);
         let newer = self.newest.is_none_or(|newest| is_after(slot.order, newest.order));
         if newer && !early && !herald {
             self.newest = Some(Newest { sent_at: slot.sent_at, order: slot.order, rtt_us });
@@ -404,7 +404,10 @@ impl<'m> Session<'m> {
             return Rtt::INITIAL_RTO_US;
         }
         let rto_us = self.rtt.rto_us();
-        rto_us.checked_shl(self.backoff).unwrap_or(u64::MAX).clamp(rto_us, Rtt::INITIAL_RTO_US)
+        rto_us
+            .checked_shl(self.backoff)
+            .unwrap_or(u64::MAX)
+            .clamp(rto_us, Rtt::BACKOFF_MAX_US.max(rto_us))
     }
 
     /// The instants at which silence means something: (probe of the tail, time-out of everything).

@@ -19,8 +19,12 @@ impl Rtt {
     /// Time-out before anything is known: a late copy of a herald kills a
     /// healthy dump on a stock server, so the first one waits a full second.
     pub(crate) const INITIAL_RTO_US: u64 = 1_000_000;
-    /// A server on the same machine or switch answers within this even when busy.
-    const RTO_FLOOR_US: u64 = 10_000;
+    /// A busy server on the same switch may pause for tens of milliseconds; a
+    /// lost tail is found by the probe long before.
+    const RTO_FLOOR_US: u64 = 40_000;
+    /// Longest wait between two probes of a silent path: some sixty of them
+    /// before it is given up, which also sees the end of a long burst of loss.
+    pub(crate) const BACKOFF_MAX_US: u64 = 200_000;
     const RTO_CEILING_US: u64 = 1_000_000;
     /// A clock that ticks slower than this is no clock.
     const GRANULARITY_MAX_US: u64 = 50_000;

@@ -1,0 +1,265 @@
+//! The vmcore against the truth, byte for byte.
+//!
+//! In a flat image a file offset is a physical address. Everything in RAM is
+//! compared but the one section that the crash path itself writes to; what
+//! lies between RAM ranges must be absent or zero; the file must end where RAM
+//! ends. What is declared volatile is checked first, so that a guest cannot
+//! excuse itself.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use crate::qmp::TruthFile;
+
+/// Largest volatile section in bytes.
+pub const VOLATILE_MAX: u64 = 1 << 20;
+const PAGE: u64 = 4096;
+/// RAM that a machine may keep from its guest: the legacy hole below 1 MiB and
+/// the firmware's tables.
+const RESERVED_MAX: u64 = 1 << 20;
+const CHUNK: usize = 1 << 20;
+
+/// What the guest says about its RAM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// RAM ranges in ascending order.
+    pub ram: Vec<Range<u64>>,
+    /// The section the crash path writes to.
+    pub volatile: Range<u64>,
+}
+
+/// Why a layout cannot be believed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LayoutError {
+    /// Empty, overlapping or descending ranges.
+    #[error("the RAM ranges are empty or not in ascending order")]
+    Order,
+    /// Less RAM in the image than the machine has.
+    #[error("the guest names {named} bytes of RAM, the machine has {machine}")]
+    TooLittle {
+        /// Sum of the ranges.
+        named: u64,
+        /// Size given to QEMU.
+        machine: u64,
+    },
+    /// The volatile section is too large, not made of pages, or not in RAM.
+    #[error("the volatile section {:#x}..{:#x} is not a run of at most 1 MiB of whole pages in RAM", .0.start, .0.end)]
+    Volatile(Range<u64>),
+}
+
+impl Layout {
+    /// Checks it against the machine's memory in bytes.
+    ///
+    /// # Errors
+    /// See [`LayoutError`].
+    pub fn check(&self, machine: u64) -> Result<(), LayoutError> {
+        let ascending = self.ram.windows(2).all(|pair| pair[0].end <= pair[1].start);
+        if self.ram.is_empty() || !ascending || self.ram.iter().any(Range::is_empty) {
+            return Err(LayoutError::Order);
+        }
+        let named = self.ram_len();
+        if named.saturating_add(RESERVED_MAX) < machine || named > machine {
+            return Err(LayoutError::TooLittle { named, machine });
+        }
+        let Range { start, end } = self.volatile;
+        let in_ram = self.ram.iter().any(|range| range.start <= start && end <= range.end);
+        let whole = start % PAGE == 0 && end % PAGE == 0;
+        if start >= end || end - start > VOLATILE_MAX || !whole || !in_ram {
+            return Err(LayoutError::Volatile(self.volatile.clone()));
+        }
+        Ok(())
+    }
+
+    /// Bytes of RAM.
+    pub fn ram_len(&self) -> u64 {
+        self.ram.iter().map(|range| range.end.saturating_sub(range.start)).sum()
+    }
+
+    /// Length that the file must have.
+    pub fn file_len(&self) -> u64 {
+        self.ram.last().map_or(0, |range| range.end)
+    }
+}
+
+/// Result of a comparison.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Bytes of RAM compared: all but the volatile section.
+    pub compared: u64,
+    /// The first difference, if there is one.
+    pub first: Option<Difference>,
+    /// Bytes that differ, or are missing, or too many.
+    pub count: u64,
+}
+
+impl Verdict {
+    /// Whether there is no difference at all.
+    pub const fn is_identical(&self) -> bool {
+        self.count == 0
+    }
+}
+
+/// One byte that differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Physical address, which is the offset in the file.
+    pub address: u64,
+    /// What QEMU says is there; `None` behind the end of RAM.
+    pub truth: Option<u8>,
+    /// What the file holds; `None` behind its end.
+    pub dumped: Option<u8>,
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let show = |byte: Option<u8>| byte.map_or("nothing".into(), |byte| format!("{byte:#04x}"));
+        write!(
+            f,
+            "at {:#x}: the dump has {}, the machine had {}",
+            self.address,
+            show(self.dumped),
+            show(self.truth)
+        )
+    }
+}
+
+/// Compares the file at `vmcore` with the saved RAM. `truth` must cover the
+/// layout's RAM ranges in order.
+///
+/// # Errors
+/// A file cannot be read, or the truth is not the layout's.
+pub fn compare(vmcore: &Path, layout: &Layout, truth: &[TruthFile]) -> io::Result<Verdict> {
+    if !truth.iter().map(|file| &file.range).eq(&layout.ram) {
+        return Err(io::Error::other("the saved RAM is not the RAM that was asked for"));
+    }
+    let dump = Dump::open(vmcore)?;
+    let mut tally = Tally::default();
+    let mut at = 0;
+    for TruthFile { range, path } in truth {
+        dump.expect_zero(at..range.start, &mut tally)?;
+        let saved = File::open(path)?;
+        // Before and behind the volatile section, as far as either is in this range.
+        let Range { start, end } = layout.volatile;
+        let before = range.start..start.clamp(range.start, range.end);
+        let behind = end.clamp(range.start, range.end).max(before.end)..range.end;
+        for part in [before, behind] {
+            dump.expect(part, &saved, range.start, &mut tally)?;
+        }
+        at = range.end;
+    }
+    dump.expect_end(layout.file_len(), truth, &mut tally)?;
+    Ok(Verdict { compared: tally.compared, first: tally.first, count: tally.count })
+}
+
+#[derive(Default)]
+struct Tally {
+    compared: u64,
+    first: Option<Difference>,
+    count: u64,
+}
+
+impl Tally {
+    fn bytes(&mut self, at: u64, truth: &[u8], dumped: &[u8]) {
+        if truth == dumped {
+            return;
+        }
+        for (address, (&truth, &dumped)) in (at..).zip(truth.iter().zip(dumped)) {
+            if truth != dumped {
+                self.count += 1;
+                let (truth, dumped) = (Some(truth), Some(dumped));
+                self.lowest(Difference { address, truth, dumped });
+            }
+        }
+    }
+
+    /// The length is looked at last, yet what it shows may come first.
+    fn lowest(&mut self, candidate: Difference) {
+        if self.first.is_none_or(|first| candidate.address < first.address) {
+            self.first = Some(candidate);
+        }
+    }
+}
+
+struct Dump {
+    file: File,
+    len: u64,
+}
+
+impl Dump {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let len = file.metadata()?.len();
+        Ok(Self { file, len })
+    }
+
+    /// `part` in chunks, as far as the file goes.
+    fn chunks(&self, part: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        let end = part.end.min(self.len);
+        (part.start..end).step_by(CHUNK).map(move |at| at..end.min(at + CHUNK as u64))
+    }
+
+    fn expect(
+        &self,
+        part: Range<u64>,
+        saved: &File,
+        saved_from: u64,
+        tally: &mut Tally,
+    ) -> io::Result<()> {
+        let (mut left, mut right) = (vec![0; CHUNK], vec![0; CHUNK]);
+        for chunk in self.chunks(part) {
+            let len = (chunk.end - chunk.start) as usize;
+            saved.read_exact_at(&mut left[..len], chunk.start - saved_from)?;
+            self.file.read_exact_at(&mut right[..len], chunk.start)?;
+            tally.compared += len as u64;
+            tally.bytes(chunk.start, &left[..len], &right[..len]);
+        }
+        Ok(())
+    }
+
+    fn expect_zero(&self, part: Range<u64>, tally: &mut Tally) -> io::Result<()> {
+        let (zeros, mut found) = (vec![0; CHUNK], vec![0; CHUNK]);
+        for chunk in self.chunks(part) {
+            let len = (chunk.end - chunk.start) as usize;
+            self.file.read_exact_at(&mut found[..len], chunk.start)?;
+            tally.bytes(chunk.start, &zeros[..len], &found[..len]);
+        }
+        Ok(())
+    }
+
+    /// The file must end where RAM ends; a missing byte is shown with its truth.
+    fn expect_end(&self, file_len: u64, truth: &[TruthFile], tally: &mut Tally) -> io::Result<()> {
+        tally.count += self.len.abs_diff(file_len);
+        let address = self.len.min(file_len);
+        let mut byte = [0];
+        if self.len > file_len {
+            self.file.read_exact_at(&mut byte, address)?;
+            tally.lowest(Difference { address, truth: None, dumped: Some(byte[0]) });
+        } else if let Some(TruthFile { range, path }) =
+            truth.iter().find(|file| address < file.range.end)
+        {
+            // In a hole between ranges the truth is zero.
+            if let Some(offset) = address.checked_sub(range.start) {
+                File::open(path)?.read_exact_at(&mut byte, offset)?;
+            }
+            tally.lowest(Difference { address, truth: Some(byte[0]), dumped: None });
+        }
+        Ok(())
+    }
+}
+
+/// Inverts the byte at `address` of the file: a deliberate error, to see that it is found.
+///
+/// # Errors
+/// The file cannot be read or written there.
+pub fn break_byte(vmcore: &Path, address: u64) -> io::Result<()> {
+    let file = File::options().read(true).write(true).open(vmcore)?;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, address)?;
+    file.write_all_at(&[!byte[0]], address)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,214 @@
+//! The QEMU runs that a change must pass, and what each must show.
+
+use std::net::Ipv4Addr;
+
+use netsim::link::LinkConfig;
+
+use crate::far_end::Network;
+use crate::frame::Station;
+use crate::qemu::{CRASHES, MACHINES, MIB, Machine, NICS};
+use crate::run::{RunConfig, RunReport};
+use crate::serial::OutcomeKind;
+
+/// One run and its expectation.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// Name for people and for directories.
+    pub name: String,
+    /// The machine.
+    pub machine: Machine,
+    /// Each direction of the link.
+    pub link: LinkConfig,
+    /// Addresses on the link.
+    pub network: Network,
+    /// What must come out.
+    pub expect: Expect,
+}
+
+/// What a run must show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// Identical and confirmed.
+    Identical,
+    /// A byte inverted behind the server's back is found, at its address.
+    BrokenByte(u64),
+    /// A fault inside the dump is told truthfully.
+    Nested,
+}
+
+impl Case {
+    fn new(
+        machine: &str,
+        nic: &str,
+        memory_mib: u64,
+        mtu: u16,
+        loss_pct: u32,
+        crash: &str,
+    ) -> Self {
+        Self {
+            name: format!("{machine}-{nic}-{memory_mib}M-mtu{mtu}-loss{loss_pct}-{crash}"),
+            machine: Machine {
+                machine: machine.into(),
+                nic: nic.into(),
+                memory_mib,
+                mtu,
+                crash: crash.into(),
+                ..Machine::default()
+            },
+            link: LinkConfig { loss: f64::from(loss_pct) / 100.0, ..LinkConfig::default() },
+            network: Network::default(),
+            expect: Expect::Identical,
+        }
+    }
+
+    fn named(mut self, suffix: &str) -> Self {
+        self.name = format!("{}-{suffix}", self.name);
+        self
+    }
+
+    /// Sets up a run of this case.
+    pub fn configure(&self, config: &mut RunConfig) {
+        config.machine = self.machine.clone();
+        config.link = self.link.clone();
+        config.network = self.network;
+        config.time_limit = crate::run::time_limit(&self.machine);
+        if let Expect::BrokenByte(address) = self.expect {
+            config.break_at = Some(address);
+        }
+    }
+
+    /// Looks at what came out.
+    ///
+    /// # Errors
+    /// The first thing that is not as expected.
+    pub fn judge(&self, report: &RunReport) -> Result<(), String> {
+        let told = report.crash.get("how").and_then(serde_json::Value::as_str);
+        ensure(told.is_none_or(|how| how == self.machine.crash), || {
+            format!("asked for {}, died of {told:?}", self.machine.crash)
+        })?;
+        match self.expect {
+            Expect::Identical => self.judge_identical(report),
+            Expect::BrokenByte(address) => {
+                let verdict = report.verdict.as_ref().ok_or("there is nothing to compare")?;
+                let found = verdict.first.map(|first| first.address);
+                ensure(found == Some(address) && verdict.count == 1, || {
+                    format!("{} bytes differ, the first at {found:x?}", verdict.count)
+                })
+            }
+            Expect::Nested => {
+                let result = report.outcome.result;
+                ensure(result == OutcomeKind::Nested, || format!("the guest says {result:?}"))?;
+                ensure(!report.is_identical(), || "a nested fault made a whole dump".into())?;
+                let acked = report.outcome.acked_bytes;
+                ensure(acked <= report.stats.traffic.data_bytes, || {
+                    format!("the guest claims {acked} bytes, more than it sent")
+                })
+            }
+        }
+    }
+
+    fn judge_identical(&self, report: &RunReport) -> Result<(), String> {
+        if let Some(complaint) = report.complaint() {
+            return Err(complaint);
+        }
+        let (outcome, stats) = (&report.outcome, &report.stats);
+        ensure(outcome.result == OutcomeKind::Confirmed, || {
+            format!("identical, but the guest says {:?}", outcome.result)
+        })?;
+        ensure(outcome.sent_bytes == stats.traffic.data_bytes, || {
+            let (told, seen) = (outcome.sent_bytes, stats.traffic.data_bytes);
+            format!("the guest says that it sent {told} bytes, {seen} passed")
+        })?;
+        ensure(stats.unsummed == 0, || format!("{} datagrams without checksum", stats.unsummed))?;
+        ensure(stats.malformed == 0, || format!("{} broken frames", stats.malformed))?;
+        let lost = stats.up.lost + stats.down.lost;
+        ensure((lost > 0) == (self.link.loss > 0.0), || format!("{lost} frames lost"))
+    }
+}
+
+fn ensure(holds: bool, complaint: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(complaint()) }
+}
+
+/// The runs: a covering subset, or every combination.
+pub fn cases(full: bool) -> Vec<Case> {
+    let [transitional, modern] = [NICS[0], NICS[1]];
+    let mut cases = if full {
+        everything()
+    } else {
+        // Every value of every dimension, and every pair of machine, loss and MTU.
+        vec![
+            Case::new("q35", transitional, 64, 1500, 0, "null"),
+            Case::new("q35", modern, 32, 4148, 1, "stack"),
+            Case::new("pc", transitional, 32, 1500, 1, "panic"),
+            Case::new("pc", modern, 32, 4148, 0, "driver-lock"),
+        ]
+    };
+    let small = || Case::new("q35", transitional, 32, 1500, 0, "null");
+    let elsewhere = Ipv4Addr::new(192, 0, 2, 77);
+    let network = Network::default();
+    cases.push(Case {
+        network: Network {
+            server: Station { ip: elsewhere, ..network.server },
+            server_on_link: false,
+            ..network
+        },
+        ..small().named("gateway")
+    });
+    cases.push(Case { expect: Expect::BrokenByte(28 * MIB + 5), ..small().named("broken") });
+    let mut nested = Case { expect: Expect::Nested, ..small().named("nested") };
+    nested.machine.append = "nested=6".into();
+    cases.push(nested);
+    cases
+}
+
+fn everything() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for machine in MACHINES {
+        for nic in NICS {
+            for crash in CRASHES {
+                for (mtu, loss) in [(1500, 0), (1500, 1), (4148, 0), (4148, 1), (1500, 5)] {
+                    cases.push(Case::new(machine, nic, 32, mtu, loss, crash));
+                }
+            }
+        }
+    }
+    for memory_mib in [64, 256, 1024] {
+        cases.push(Case::new("q35", NICS[0], memory_mib, 1500, 0, "null"));
+    }
+    // Split around the hole below 4 GiB.
+    cases.push(Case::new("pc", NICS[0], 4096, 4148, 0, "null"));
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_subset_covers_every_value() {
+        let cases = cases(false);
+        let all =
+            |value: fn(&Case) -> String| -> BTreeSet<String> { cases.iter().map(value).collect() };
+        let machines = all(|case| case.machine.machine.clone());
+        assert!(MACHINES.iter().all(|name| machines.contains(*name)));
+        let nics = all(|case| case.machine.nic.clone());
+        assert!(NICS.iter().all(|name| nics.contains(*name)));
+        let deaths = all(|case| case.machine.crash.clone());
+        assert!(CRASHES.iter().all(|name| deaths.contains(*name)));
+        assert_eq!(all(|case| case.machine.mtu.to_string()).len(), 2);
+        assert_eq!(all(|case| case.link.loss.to_string()).len(), 2);
+    }
+
+    #[test]
+    fn names_are_unique_and_fit_a_path() {
+        for full in [false, true] {
+            let cases = cases(full);
+            let names: BTreeSet<_> = cases.iter().map(|case| &case.name).collect();
+            assert_eq!(names.len(), cases.len());
+            assert!(names.iter().all(|name| !name.contains(['/', ' '])));
+        }
+    }
+}

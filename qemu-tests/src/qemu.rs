@@ -1,0 +1,232 @@
+//! A QEMU process with the guest in it.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::far_end::Network;
+use crate::gateway::socket_paths;
+use crate::process::{Closed, Process};
+use crate::serial::{self, Line};
+
+/// Machines that the guest boots on.
+pub const MACHINES: &[&str] = &["q35", "pc"];
+/// NICs that the guest has a driver for.
+pub const NICS: &[&str] = &["virtio-net-pci", "virtio-net-pci-non-transitional"];
+/// Ways of dying.
+pub const CRASHES: &[&str] = &["null", "panic", "stack", "driver-lock"];
+/// Accelerators.
+pub const ACCELERATORS: &[&str] = &["tcg", "kvm"];
+
+/// The program, found through PATH.
+pub const PROGRAM: &str = "qemu-system-x86_64";
+
+/// One mebibyte.
+pub const MIB: u64 = 1 << 20;
+
+/// A machine and what its guest is to do.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// One of [`MACHINES`].
+    pub machine: String,
+    /// One of [`NICS`].
+    pub nic: String,
+    /// One of [`ACCELERATORS`].
+    pub accel: String,
+    /// RAM in MiB.
+    pub memory_mib: u64,
+    /// IP MTU in bytes.
+    pub mtu: u16,
+    /// One of [`CRASHES`].
+    pub crash: String,
+    /// Slots of the window; `None` leaves it to the guest.
+    pub slots: Option<u32>,
+    /// Seed of the pattern in RAM.
+    pub seed: u64,
+    /// More words for the guest's command line.
+    pub append: String,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self {
+            machine: "q35".into(),
+            nic: "virtio-net-pci".into(),
+            accel: "tcg".into(),
+            memory_mib: 256,
+            mtu: 1500,
+            crash: "null".into(),
+            slots: None,
+            seed: 1,
+            append: String::new(),
+        }
+    }
+}
+
+impl Machine {
+    /// RAM in bytes.
+    pub const fn memory_len(&self) -> u64 {
+        self.memory_mib * MIB
+    }
+
+    /// The guest's command line on `network`.
+    pub fn command_line(&self, network: &Network) -> String {
+        let nic = if self.nic.starts_with("virtio-net-pci") { "virtio-net-pci" } else { &self.nic };
+        let mut line = format!(
+            "nic={nic} crash={} mtu={} server={} client={} seed={}",
+            self.crash, self.mtu, network.server.ip, network.client, self.seed
+        );
+        if network.gateway.ip != Ipv4Addr::UNSPECIFIED {
+            let _ = write!(line, " gateway={}", network.gateway.ip);
+        }
+        if let Some(slots) = self.slots {
+            let _ = write!(line, " slots={slots}");
+        }
+        if !self.append.is_empty() {
+            let _ = write!(line, " {}", self.append);
+        }
+        line
+    }
+
+    fn device(&self) -> String {
+        // No option ROM: the guest is not booted from the network, and the
+        // file is in a package of its own.
+        let mut device = format!("{},netdev=net0,mac=52:54:00:12:34:56,romfile=", self.nic);
+        if self.mtu != 1500 && self.nic.starts_with("virtio-net") {
+            let _ = write!(device, ",host_mtu={}", self.mtu);
+        }
+        device
+    }
+}
+
+/// Files and sockets of a run.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    /// The kernel to boot.
+    pub guest: PathBuf,
+    /// Everything the guest says is written here.
+    pub serial_log: PathBuf,
+    /// What QEMU itself says is written here.
+    pub qemu_log: PathBuf,
+    /// A short path for sockets (at most about 90 bytes).
+    pub sockets: PathBuf,
+}
+
+impl Paths {
+    /// The monitor's socket.
+    pub fn monitor(&self) -> PathBuf {
+        self.sockets.join("qmp")
+    }
+}
+
+/// A running QEMU; killed when dropped.
+#[derive(Debug)]
+pub struct Qemu {
+    process: Process,
+    serial_log: File,
+    paths: Paths,
+}
+
+impl Qemu {
+    /// Starts `program` with `machine`; the gateway's socket must exist.
+    ///
+    /// # Errors
+    /// A file or the process cannot be made.
+    pub fn start(
+        program: &Path,
+        machine: &Machine,
+        network: &Network,
+        paths: Paths,
+    ) -> io::Result<Self> {
+        let (host, guest) = socket_paths(&paths.sockets);
+        let mut command = Command::new(program);
+        command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
+        command.args(["-M", &machine.machine, "-accel", &machine.accel]);
+        command.arg("-m").arg(machine.memory_mib.to_string());
+        command.arg("-kernel").arg(&paths.guest);
+        command.arg("-append").arg(machine.command_line(network));
+        command.args(["-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial"]);
+        command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
+        command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", option(&paths.monitor())?));
+        command.arg("-netdev").arg(format!(
+            "dgram,id=net0,local.type=unix,local.path={},remote.type=unix,remote.path={}",
+            option(&guest)?,
+            option(&host)?
+        ));
+        command.arg("-device").arg(machine.device());
+        command.stderr(File::create(&paths.qemu_log)?);
+        let serial_log = File::create(&paths.serial_log)?;
+        Ok(Self { process: Process::spawn(command)?, serial_log, paths })
+    }
+
+    /// The next line from the guest; `Ok(None)` after `patience`.
+    ///
+    /// # Errors
+    /// QEMU has ended.
+    pub fn line(&mut self, patience: Duration) -> Result<Option<Line>, Closed> {
+        let Some(text) = self.process.line(patience)? else { return Ok(None) };
+        // A full disk shows when the dump is written, not here.
+        let _ = writeln!(self.serial_log, "{text}");
+        Ok(Some(serial::parse(&text)))
+    }
+
+    /// Waits at most `patience` for QEMU to end by itself.
+    pub fn wait(&mut self, patience: Duration) -> bool {
+        self.process.wait(patience).is_some()
+    }
+
+    /// The last things that guest and QEMU said, for an error message.
+    pub fn last_words(&mut self) -> String {
+        // Whatever the reader thread still has.
+        while let Ok(Some(_)) = self.line(Duration::from_millis(50)) {}
+        let status = self.process.wait(Duration::ZERO);
+        let mut words = tail(&self.paths.serial_log, 8);
+        let qemu = tail(&self.paths.qemu_log, 4);
+        if !qemu.is_empty() {
+            let _ = write!(words, "\nqemu: {qemu}");
+        }
+        if let Some(status) = status {
+            let _ = write!(words, "\nqemu ended: {status}");
+        }
+        words
+    }
+}
+
+/// A path inside a QEMU option: commas are doubled there.
+fn option(path: &Path) -> io::Result<String> {
+    let text = path.to_str().ok_or_else(|| io::Error::other("a path is not UTF-8"))?;
+    Ok(text.replace(',', ",,"))
+}
+
+fn tail(path: &Path, count: usize) -> String {
+    let bytes = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_says_what_was_asked_for() {
+        let machine = Machine { slots: Some(256), mtu: 4148, ..Machine::default() };
+        assert_eq!(
+            machine.command_line(&Network::default()),
+            "nic=virtio-net-pci crash=null mtu=4148 server=10.0.2.2 client=10.0.2.15 seed=1 \
+             gateway=10.0.2.1 slots=256"
+        );
+        assert!(machine.device().ends_with("romfile=,host_mtu=4148"));
+        assert!(!Machine::default().device().contains("host_mtu"));
+    }
+
+    #[test]
+    fn commas_do_not_end_an_option() {
+        assert_eq!(option(Path::new("/a,b")).unwrap(), "/a,,b");
+    }
+}

@@ -1,0 +1,406 @@
+//! The whole job: boot, die, dump, stop, compare.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+use std::{fs, io};
+
+use netsim::link::LinkConfig;
+use serde_json::Value;
+
+use crate::compare::{Layout, LayoutError, Verdict, break_byte, compare};
+use crate::far_end::Network;
+use crate::gateway::{Gateway, GatewayConfig, Stats, free_loopback, socket_paths};
+use crate::qemu::{Machine, Paths, Qemu};
+use crate::qmp::{Monitor, TruthFile, save_truth};
+use crate::serial::{Line, Outcome, OutcomeKind, Ready};
+use crate::server::{Finished, Server};
+
+/// What is to be run.
+#[derive(Clone, Debug)]
+pub struct RunConfig {
+    /// The guest's ELF file.
+    pub guest: PathBuf,
+    /// The server's program.
+    pub netdumpd: PathBuf,
+    /// QEMU's program.
+    pub qemu: PathBuf,
+    /// The machine and the guest's fate.
+    pub machine: Machine,
+    /// Addresses on the link.
+    pub network: Network,
+    /// Each direction of the link.
+    pub link: LinkConfig,
+    /// Seed of the link.
+    pub seed: u64,
+    /// Broadcast frames a second that hit the guest from boot to the end.
+    pub noise_per_s: u32,
+    /// Directory of the files; made if it is missing.
+    pub out: PathBuf,
+    /// Whether to write `net.pcap`.
+    pub pcap: bool,
+    /// Keep the saved RAM even if the dump is identical.
+    pub keep_truth: bool,
+    /// Invert the byte at this address of the vmcore before comparing.
+    pub break_at: Option<u64>,
+    /// Limit for the whole run.
+    pub time_limit: Duration,
+}
+
+impl RunConfig {
+    /// A run of the default machine over a perfect link, files in `out`.
+    pub fn new(guest: PathBuf, netdumpd: PathBuf, out: PathBuf) -> Self {
+        let machine = Machine::default();
+        Self {
+            guest,
+            netdumpd,
+            qemu: crate::qemu::PROGRAM.into(),
+            network: Network::default(),
+            link: LinkConfig::default(),
+            seed: 1,
+            noise_per_s: 200,
+            out,
+            pcap: true,
+            keep_truth: false,
+            break_at: None,
+            time_limit: time_limit(&machine),
+            machine,
+        }
+    }
+}
+
+/// A generous limit for a run of `machine`: a slow host under load, and a MiB a second.
+pub fn time_limit(machine: &Machine) -> Duration {
+    Duration::from_secs(120 + machine.memory_mib)
+}
+
+/// Where a run has got to; for a progress bar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// QEMU has been started.
+    Booting,
+    /// The guest has died and its fault handler has control.
+    Dumping {
+        /// Image bytes sent, first transmissions only.
+        sent: u64,
+        /// RAM in the image.
+        total: u64,
+    },
+    /// The guest's dump is over; the server is closing the file.
+    Closing,
+    /// QEMU is saving the truth and both are being compared.
+    Comparing,
+}
+
+/// Result of a run that came to an end.
+#[derive(Clone, Debug)]
+pub struct RunReport {
+    /// What the guest said at boot.
+    pub ready: Ready,
+    /// What the fault handler said.
+    pub crash: Value,
+    /// How the dump ended, as the guest knows it.
+    pub outcome: Outcome,
+    /// How it ended, as the server knows it; `None` if it did not say.
+    pub server: Option<Finished>,
+    /// Counts of the link and the dump as it looked from outside.
+    pub stats: Stats,
+    /// The comparison; `None` if there is no file to compare.
+    pub verdict: Option<Verdict>,
+    /// RAM in the image, in bytes.
+    pub dump_bytes: u64,
+    /// The run's files.
+    pub files: Files,
+}
+
+impl RunReport {
+    /// Whether the vmcore is the guest's RAM, byte for byte, and the server calls it complete.
+    pub fn is_identical(&self) -> bool {
+        self.verdict.as_ref().is_some_and(Verdict::is_identical)
+            && self.server.as_ref().is_some_and(|server| server.result == "complete")
+    }
+
+    /// Why it is not identical, in one line; `None` if it is.
+    pub fn complaint(&self) -> Option<String> {
+        if self.is_identical() {
+            return None;
+        }
+        if !matches!(self.outcome.result, OutcomeKind::Confirmed | OutcomeKind::Unconfirmed) {
+            let error = self.outcome.more.get("error").and_then(Value::as_str).unwrap_or_default();
+            return Some(format!("the guest's dump ended as {:?}: {error}", self.outcome.result));
+        }
+        let Some(server) = &self.server else {
+            return Some("the server did not finish the dump".into());
+        };
+        if let Some(Verdict { first: Some(first), count, .. }) = &self.verdict {
+            return Some(format!("{count} bytes differ, the first {first}"));
+        }
+        Some(format!("the server calls the dump {}", server.result))
+    }
+}
+
+/// Files that a run leaves behind.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// The dump.
+    pub vmcore: Option<PathBuf>,
+    /// What the guest said.
+    pub serial_log: PathBuf,
+    /// What the server logged.
+    pub server_log: PathBuf,
+    /// Frames at the guest's end of the link.
+    pub pcap: Option<PathBuf>,
+    /// QEMU's copy of the RAM, unless removed.
+    pub truth: Vec<PathBuf>,
+}
+
+/// Why a run did not come to an end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A file, socket or process failed.
+    #[error("{what}: {error}")]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// What failed.
+        error: io::Error,
+    },
+    /// QEMU ended, or the guest said something impossible, or nothing in time.
+    #[error("{what}; last words:\n{last_words}")]
+    Guest {
+        /// What went wrong.
+        what: String,
+        /// The end of the serial log and of QEMU's messages.
+        last_words: String,
+    },
+    /// The guest's memory layout cannot be believed.
+    #[error("the guest's memory layout: {0}")]
+    Layout(#[from] LayoutError),
+}
+
+fn doing(what: &'static str) -> impl FnOnce(io::Error) -> RunError {
+    move |error| RunError::Io { what, error }
+}
+
+/// How often progress is reported.
+const TICK: Duration = Duration::from_millis(50);
+/// Longest wait for the server after the guest has ended.
+const SERVER_MAX: Duration = Duration::from_secs(60);
+/// Longest wait for server and QEMU after a dump that was given up.
+const GAVE_UP_MAX: Duration = Duration::from_secs(1);
+const CONNECT_MAX: Duration = Duration::from_secs(20);
+const QUIT_MAX: Duration = Duration::from_secs(20);
+
+/// Each run of this process has its own loopback address.
+static RUNS: AtomicU32 = AtomicU32::new(0);
+
+/// Runs `config` from boot to comparison. Everything it starts has ended when it returns.
+///
+/// # Errors
+/// [`RunError`] if there is nothing to compare with; a dump that differs or
+/// failed is a [`RunReport`].
+pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<RunReport, RunError> {
+    let end = Instant::now() + config.time_limit;
+    fs::create_dir_all(&config.out).map_err(doing("making the output directory"))?;
+    // QEMU saves memory relative to its own directory.
+    let out = config.out.canonicalize().map_err(doing("the output directory"))?;
+    let sockets = tempfile::Builder::new()
+        .prefix("qdump")
+        .tempdir()
+        .map_err(doing("making a directory for sockets"))?;
+
+    let ip = free_loopback(RUNS.fetch_add(1, Ordering::Relaxed))
+        .map_err(doing("looking for a free loopback address"))?;
+    let server_log = out.join("netdumpd.log");
+    let mut server = Server::start(&config.netdumpd, ip, &out, &server_log)
+        .map_err(doing("starting netdumpd"))?;
+    let pcap = config.pcap.then(|| out.join("net.pcap"));
+    let (host_path, guest_path) = socket_paths(sockets.path());
+    let gateway = Gateway::start(GatewayConfig {
+        host_path,
+        guest_path,
+        network: config.network,
+        relay_ip: ip,
+        herald: server.address(),
+        link: config.link.clone(),
+        seed: config.seed,
+        pcap: pcap.clone(),
+        noise_per_s: config.noise_per_s,
+    })
+    .map_err(doing("starting the gateway"))?;
+
+    progress(Progress::Booting);
+    let paths = Paths {
+        guest: config.guest.clone(),
+        serial_log: out.join("serial.log"),
+        qemu_log: out.join("qemu.log"),
+        sockets: sockets.path().to_path_buf(),
+    };
+    let serial_log = paths.serial_log.clone();
+    let monitor_path = paths.monitor();
+    let qemu = Qemu::start(&config.qemu, &config.machine, &config.network, paths)
+        .map_err(doing("starting QEMU"))?;
+    let mut guest = Guest { qemu, end };
+    let (ready, layout) = guest.boot(config.machine.memory_len())?;
+    let crash = guest.crash()?;
+    let outcome = guest.outcome(&gateway, layout.ram_len(), progress)?;
+
+    progress(Progress::Closing);
+    let gave_up = matches!(outcome.result, OutcomeKind::Failed | OutcomeKind::Nested);
+    // A server waits long for a client that is gone; we need not.
+    let finished = server.finished(if gave_up { GAVE_UP_MAX } else { SERVER_MAX });
+
+    progress(Progress::Comparing);
+    // A guest that fell twice leaves QEMU, and there is no truth to be had.
+    let mut monitor = if gave_up && guest.qemu.wait(GAVE_UP_MAX) {
+        None
+    } else {
+        Some(stop_machine(&monitor_path)?)
+    };
+    // Noise has hit the NIC to the end; from here on a full socket means nothing.
+    let stats = gateway.finish().map_err(doing("running the gateway"))?;
+    let truth = match &mut monitor {
+        None => Vec::new(),
+        Some(monitor) => guest.truth(monitor, &layout, &out)?,
+    };
+    drop(guest);
+    server.stop();
+
+    let finished = match finished {
+        Ok(finished) => Some(finished),
+        Err(_) if gave_up => None,
+        Err(error) => return Err(doing("waiting for netdumpd")(error)),
+    };
+    let vmcore = finished.as_ref().and_then(|finished| finished.vmcore.clone());
+    let verdict = vmcore
+        .as_deref()
+        .filter(|_| !truth.is_empty())
+        .map(|vmcore| judge(config, vmcore, &layout, &truth))
+        .transpose()?;
+    let keep = config.keep_truth || !verdict.as_ref().is_some_and(Verdict::is_identical);
+    Ok(RunReport {
+        ready,
+        crash,
+        outcome,
+        server: finished,
+        stats,
+        verdict,
+        dump_bytes: layout.ram_len(),
+        files: Files { vmcore, serial_log, server_log, pcap, truth: settle(truth, keep)? },
+    })
+}
+
+fn stop_machine(monitor: &Path) -> Result<Monitor, RunError> {
+    let mut monitor =
+        Monitor::connect(monitor, CONNECT_MAX).map_err(doing("connecting to QEMU"))?;
+    monitor.stop().map_err(doing("stopping the guest"))?;
+    Ok(monitor)
+}
+
+fn judge(
+    config: &RunConfig,
+    vmcore: &Path,
+    layout: &Layout,
+    truth: &[TruthFile],
+) -> Result<Verdict, RunError> {
+    if let Some(address) = config.break_at {
+        if layout.volatile.contains(&address) {
+            let error = io::Error::other(format!("{address:#x} is in the volatile section"));
+            return Err(doing("breaking a byte of the vmcore")(error));
+        }
+        break_byte(vmcore, address).map_err(doing("breaking a byte of the vmcore"))?;
+    }
+    compare(vmcore, layout, truth).map_err(doing("comparing the vmcore"))
+}
+
+/// Removes the truth if nobody needs it; names the files that stay.
+fn settle(truth: Vec<TruthFile>, keep: bool) -> Result<Vec<PathBuf>, RunError> {
+    let mut kept = Vec::new();
+    for TruthFile { path, .. } in truth {
+        if keep {
+            kept.push(path);
+        } else {
+            fs::remove_file(&path).map_err(doing("removing the truth"))?;
+        }
+    }
+    Ok(kept)
+}
+
+/// The guest as heard on its serial port.
+struct Guest {
+    qemu: Qemu,
+    end: Instant,
+}
+
+impl Guest {
+    fn boot(&mut self, memory_len: u64) -> Result<(Ready, Layout), RunError> {
+        match self.next("boot", &mut || {})? {
+            Line::Ready(ready) => {
+                let layout = Layout { ram: ready.ram_ranges(), volatile: ready.volatile_range() };
+                layout.check(memory_len)?;
+                Ok((ready, layout))
+            }
+            other => Err(self.unexpected("GUEST-READY", &other)),
+        }
+    }
+
+    fn crash(&mut self) -> Result<Value, RunError> {
+        match self.next("die", &mut || {})? {
+            Line::Crash(crash) => Ok(crash),
+            other => Err(self.unexpected("GUEST-CRASH", &other)),
+        }
+    }
+
+    fn outcome(
+        &mut self,
+        gateway: &Gateway,
+        total: u64,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Outcome, RunError> {
+        let mut tick =
+            || progress(Progress::Dumping { sent: gateway.stats().traffic.data_bytes, total });
+        match self.next("finish its dump", &mut tick)? {
+            Line::Outcome(outcome) => Ok(outcome),
+            other => Err(self.unexpected("GUEST-OUTCOME", &other)),
+        }
+    }
+
+    /// Takes QEMU's copy of the RAM into `out`, and ends QEMU.
+    fn truth(
+        &mut self,
+        monitor: &mut Monitor,
+        layout: &Layout,
+        out: &Path,
+    ) -> Result<Vec<TruthFile>, RunError> {
+        let truth = save_truth(monitor, &layout.ram, out).map_err(doing("saving guest RAM"))?;
+        // QEMU may close the monitor before its answer is read.
+        let _ = monitor.quit();
+        self.qemu.wait(QUIT_MAX);
+        Ok(truth)
+    }
+
+    /// The next tagged line.
+    fn next(&mut self, goal: &str, tick: &mut dyn FnMut()) -> Result<Line, RunError> {
+        loop {
+            tick();
+            if Instant::now() >= self.end {
+                return Err(self.error(format!("the guest did not {goal} in time")));
+            }
+            match self.qemu.line(TICK) {
+                Ok(None | Some(Line::Text)) => {}
+                Ok(Some(line)) => return Ok(line),
+                Err(_) => {
+                    return Err(self.error(format!("QEMU ended before the guest could {goal}")));
+                }
+            }
+        }
+    }
+
+    fn unexpected(&mut self, wanted: &str, got: &Line) -> RunError {
+        self.error(format!("expected {wanted}, got {got:?}"))
+    }
+
+    fn error(&mut self, what: String) -> RunError {
+        RunError::Guest { what, last_words: self.qemu.last_words() }
+    }
+}

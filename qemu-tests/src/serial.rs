@@ -1,0 +1,150 @@
+//! What the guest says on its serial port: free text, and three tagged lines
+//! that this harness reads.
+//!
+//! ```text
+//! GUEST-READY {"volatile":[start,end],"ram":[[start,end],...],...}
+//! GUEST-CRASH {...}
+//! GUEST-OUTCOME {"result":"confirmed|unconfirmed|failed|nested","dump_bytes":...,...}
+//! ```
+//!
+//! Addresses are physical, ends are exclusive. Fields that are not listed here
+//! are kept in `more`.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// The guest has booted and filled its RAM.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct Ready {
+    /// The one section that the crash path writes to.
+    pub volatile: (u64, u64),
+    /// RAM of the memory map, in ascending order: what the image holds.
+    pub ram: Vec<(u64, u64)>,
+    /// Anything else.
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
+}
+
+impl Ready {
+    /// The volatile section.
+    pub fn volatile_range(&self) -> Range<u64> {
+        self.volatile.0..self.volatile.1
+    }
+
+    /// The RAM ranges.
+    pub fn ram_ranges(&self) -> Vec<Range<u64>> {
+        self.ram.iter().map(|&(start, end)| start..end).collect()
+    }
+}
+
+/// How the dump ended, as the guest knows it.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum OutcomeKind {
+    /// Every byte and FINISHED acknowledged.
+    Confirmed,
+    /// Every byte acknowledged, FINISHED not.
+    Unconfirmed,
+    /// Given up.
+    Failed,
+    /// A second fault inside the dump.
+    Nested,
+}
+
+/// The guest's account of its dump.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+pub struct Outcome {
+    /// How it ended.
+    pub result: OutcomeKind,
+    /// RAM in the image, in bytes.
+    #[serde(default)]
+    pub dump_bytes: u64,
+    /// Image bytes acknowledged.
+    #[serde(default)]
+    pub acked_bytes: u64,
+    /// Image bytes sent, first transmissions only.
+    #[serde(default)]
+    pub sent_bytes: u64,
+    /// Frames sent.
+    #[serde(default)]
+    pub transmissions: u64,
+    /// Messages sent again.
+    #[serde(default)]
+    pub retransmits: u64,
+    /// Image bytes read by the CPU.
+    #[serde(default)]
+    pub bytes_read: u64,
+    /// Image bytes copied by the CPU.
+    #[serde(default)]
+    pub bytes_copied: u64,
+    /// Anything else.
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
+}
+
+/// One line from the serial port.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Line {
+    /// `GUEST-READY`.
+    Ready(Ready),
+    /// `GUEST-CRASH`: the fault handler has control.
+    Crash(Value),
+    /// `GUEST-OUTCOME`.
+    Outcome(Outcome),
+    /// A tagged line that is not what it should be; the reason.
+    Broken(String),
+    /// Anything else.
+    Text,
+}
+
+/// Reads one line. The firmware may have left something in front of the tag.
+pub fn parse(line: &str) -> Line {
+    fn read<T: serde::de::DeserializeOwned>(json: &str, make: fn(T) -> Line) -> Line {
+        serde_json::from_str(json).map_or_else(|error| Line::Broken(error.to_string()), make)
+    }
+    let after = |tag| line.split_once(tag).map(|(_, json)| json);
+    if let Some(json) = after("GUEST-READY ") {
+        read(json, Line::Ready)
+    } else if let Some(json) = after("GUEST-CRASH ") {
+        read(json, Line::Crash)
+    } else if let Some(json) = after("GUEST-OUTCOME ") {
+        read(json, Line::Outcome)
+    } else {
+        Line::Text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_three_lines_are_read() {
+        let Line::Ready(ready) =
+            parse(r#"..GUEST-READY {"volatile":[4096,8192],"ram":[[0,10],[20,30]],"nic":"x"}"#)
+        else {
+            panic!()
+        };
+        assert_eq!((ready.volatile_range(), ready.ram_ranges()), (4096..8192, vec![0..10, 20..30]));
+        assert_eq!(ready.more["nic"], "x");
+
+        assert!(matches!(parse(r#"GUEST-CRASH {"vector":14}"#), Line::Crash(_)));
+
+        let Line::Outcome(outcome) =
+            parse(r#"GUEST-OUTCOME {"result":"nested","dump_bytes":7,"kicks":3}"#)
+        else {
+            panic!()
+        };
+        assert_eq!((outcome.result, outcome.dump_bytes), (OutcomeKind::Nested, 7));
+        assert_eq!(outcome.more["kicks"], 3);
+    }
+
+    #[test]
+    fn a_torn_line_is_broken_and_text_is_text() {
+        assert!(matches!(parse(r#"GUEST-OUTCOME {"result":"conf"#), Line::Broken(_)));
+        assert!(matches!(parse(r#"GUEST-OUTCOME {"result":"fine"}"#), Line::Broken(_)));
+        assert_eq!(parse("hello"), Line::Text);
+    }
+}

@@ -1,0 +1,128 @@
+//! The entry points: what a kernel calls at boot, and what its panic handler calls.
+
+use core::hint::black_box;
+use core::net::{IpAddr, Ipv4Addr};
+
+use debugnet_core::addr::DeviceAddr;
+use debugnet_core::nic::{Checksum, Nic, Payload, TxFrame};
+use debugnet_core::{
+    Armed, Cells, Config, DumpInfo, Io, Limits, Memory, Needs, Slot, Step, Target, arm,
+    memory_needed,
+};
+use nic_hal::pci_types::PciAddress;
+use nic_hal::{CrashCell, DmaRegion, Entry, Identity, Mmio, PciFunction, Reserved};
+use nic_virtio::{MEMORY_NEEDED, PciModern, VirtioNet};
+
+use crate::platform::{self, Counter, Ram, Witness};
+
+const NEEDS: Needs = memory_needed(&Limits::DEFAULT);
+
+#[repr(C, align(4096))]
+struct Rings([u8; MEMORY_NEEDED]);
+
+// What a kernel with the default limits sets aside; `size` counts it. Apart, so
+// that only the slots, which are not all zero at first, need initial values.
+static SLOTS: Reserved<[Slot; NEEDS.slots]> = Reserved::new([Slot::EMPTY; NEEDS.slots]);
+static INDEX: Reserved<[u16; NEEDS.index]> = Reserved::new([0; NEEDS.index]);
+static CELLS: Reserved<[u8; NEEDS.cell_bytes]> = Reserved::new([0; NEEDS.cell_bytes]);
+static RX: Reserved<[u8; NEEDS.rx]> = Reserved::new([0; NEEDS.rx]);
+static RINGS: Reserved<Rings> = Reserved::new(Rings([0; MEMORY_NEEDED]));
+static KIT: CrashCell<Kit> = CrashCell::new();
+
+type Driver = VirtioNet<PciModern<platform::Config, Mmio>, Identity>;
+
+struct Kit {
+    armed: Armed<'static>,
+    nic: Driver,
+}
+
+/// Boot: configuration, memory, driver.
+///
+/// Not in the proof: `Config::parse`. It runs at boot, where a panic is an
+/// ordinary one, and the address parser of `core` that it uses keeps slice
+/// indexing that the optimiser does not see through.
+#[inline(never)]
+pub(crate) fn boot() -> Option<()> {
+    let mut config = Config::new();
+    let target = Target::new(black_box(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
+    config.targets.push(target).ok()?;
+    black_box(&mut config);
+    // SAFETY: called once.
+    let (slots, index) = (unsafe { SLOTS.take() }?, unsafe { INDEX.take() }?);
+    // SAFETY: called once.
+    let (bytes, rx) = (unsafe { CELLS.take() }?, unsafe { RX.take() }?);
+    let cells = Cells { bytes, phys: None };
+    let armed = arm(config, Memory { slots, index, cells, rx }).ok()?;
+
+    // SAFETY: never run; a kernel argues here that no other driver is on it.
+    let function = unsafe { PciFunction::new(platform::Config, PciAddress::new(0, 0, 3, 0)) };
+    let transport = PciModern::probe(function, |start, len| {
+        // SAFETY: never run; a kernel argues here how BARs are mapped.
+        unsafe { Mmio::at(usize::try_from(start.0).ok()?, len) }
+    })
+    .ok()?;
+    // SAFETY: called once.
+    let rings = unsafe { RINGS.take() }?;
+    // SAFETY: the driver's for ever.
+    let region = unsafe { DmaRegion::from_static(&mut rings.0, DeviceAddr(black_box(0))) }?;
+    let nic = VirtioNet::new(transport, region, Identity::new()).ok()?;
+    KIT.put(Kit { armed, nic }).ok()
+}
+
+/// The crash: the whole dump, and each piece that a kernel may call by itself.
+#[inline(never)]
+pub(crate) fn crash() {
+    let Entry::First { value: Kit { armed, nic }, progress } = KIT.enter(black_box(0)) else {
+        return;
+    };
+    let info = DumpInfo {
+        architecture: black_box("amd64"),
+        architecture_version: black_box(2),
+        hostname: black_box("host"),
+        version: black_box("version"),
+        panic: black_box("panic"),
+        time_s: black_box(0),
+        key: black_box(&[]),
+    };
+    let mut io = Io {
+        clock: &mut Counter,
+        source: &mut Ram::new(),
+        transform: None,
+        info: &info,
+        observer: &mut Witness,
+        progress,
+    };
+    // Through a pointer that the compiler cannot see through, as at panic time.
+    let nic: &mut dyn Nic = black_box(nic);
+    black_box(armed.dump(&mut [nic], &mut io));
+
+    let mut dump = armed.begin(black_box(0));
+    if let Step::Done(outcome) = dump.poll(nic, &mut io) {
+        black_box(outcome);
+    }
+    methods(nic);
+}
+
+/// Each method of a NIC with arguments that no core would give.
+fn methods(nic: &mut dyn Nic) {
+    black_box(nic.capabilities());
+    black_box(nic.poll_start(&mut Counter)).ok();
+    black_box(nic.link());
+    let frame = TxFrame {
+        header: black_box(&[]),
+        payload: black_box(Payload::None),
+        checksum: black_box(Checksum::Complete),
+    };
+    black_box(nic.transmit(&frame)).ok();
+    nic.kick();
+    black_box(nic.poll_tx()).ok();
+    black_box(nic.receive(black_box(&mut [0; 64]))).ok();
+    black_box(nic.stop()).ok();
+}
+
+/// What must not be on the crash path.
+#[cfg(feature = "inject")]
+#[inline(never)]
+pub(crate) fn index(bytes: &[u8], at: usize) {
+    black_box(bytes[at]);
+}

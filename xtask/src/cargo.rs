@@ -1,0 +1,96 @@
+//! Calls of cargo and where its results are.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+/// The workspace's directory.
+pub(crate) fn root() -> &'static Path {
+    // xtask lies directly below it.
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// A cargo command in the workspace.
+pub(crate) fn cargo() -> Command {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let mut command = Command::new(program);
+    command.current_dir(root());
+    // Set for this process by `cargo run`; it is not meant for others.
+    command.env_remove("CARGO_MANIFEST_DIR");
+    command
+}
+
+/// The target directory, wherever the user has put it.
+pub(crate) fn target_dir() -> Result<&'static Path> {
+    static DIR: OnceLock<PathBuf> = OnceLock::new();
+    if let Some(dir) = DIR.get() {
+        return Ok(dir);
+    }
+    let metadata = metadata()?;
+    let dir = metadata["target_directory"].as_str().context("cargo names no target directory")?;
+    Ok(DIR.get_or_init(|| PathBuf::from(dir)))
+}
+
+/// `cargo metadata` of the workspace, without dependencies.
+pub(crate) fn metadata() -> Result<Value> {
+    let output = cargo()
+        .args(["metadata", "--format-version=1", "--no-deps"])
+        .stderr(Stdio::inherit())
+        .output()
+        .context("running cargo metadata")?;
+    ensure!(output.status.success(), "cargo metadata failed");
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// Runs `command` with its output shown; an error if it fails.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let shown = show(command);
+    let status = command.status().with_context(|| format!("running {shown}"))?;
+    ensure!(status.success(), "`{shown}` failed: {status}");
+    Ok(())
+}
+
+/// A command as one would type it.
+pub(crate) fn show(command: &Command) -> String {
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default();
+    std::iter::once(program)
+        .chain(command.get_args())
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// Builds with `arguments` and gives the one executable that comes out.
+pub(crate) fn build(arguments: &[&str]) -> Result<PathBuf> {
+    let mut command = cargo();
+    command.args(["build", "--message-format=json-render-diagnostics"]).args(arguments);
+    let output = command.stderr(Stdio::inherit()).output().context("running cargo build")?;
+    ensure!(output.status.success(), "`cargo build {}` failed", arguments.join(" "));
+    let mut executables = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .collect::<Vec<_>>();
+    match (executables.pop(), executables.is_empty()) {
+        (Some(executable), true) => Ok(executable),
+        (found, _) => bail!(
+            "`cargo build {}` made {} executables instead of one",
+            arguments.join(" "),
+            executables.len() + usize::from(found.is_some())
+        ),
+    }
+}
+
+/// Builds the bootable guest.
+pub(crate) fn build_guest() -> Result<PathBuf> {
+    build(&["-p", "guest", "--profile", "guest", "--features", "kernel", "--bin", "guest"])
+}
+
+/// Builds the server.
+pub(crate) fn build_netdumpd() -> Result<PathBuf> {
+    build(&["-p", "netdumpd", "--release", "--bin", "netdumpd"])
+}

@@ -1,0 +1,90 @@
+//! `cargo xtask ci`: everything that a change must pass.
+
+use anyhow::{Context as _, Result};
+
+use crate::cargo::{cargo, metadata};
+use crate::probe::BARE;
+use crate::tally::Tally;
+use crate::{cargo, panic_free, size, test, tools};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Leave out `cargo xtask test`
+    #[arg(long)]
+    skip_test: bool,
+}
+
+/// Crates of the crash path: `no_std`, without `alloc`.
+const NO_STD: &[&str] = &["debugnet-core", "nic-hal", "nic-virtio", "nic-e1000"];
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let mut tally = if args.skip_test { Tally::default() } else { test::all(false)? };
+    tally.check("fmt", || run_cargo(&["fmt", "--all", "--check"]));
+    clippy(&mut tally);
+    tally.check("rustdoc", || {
+        let arguments = ["doc", "--workspace", "--no-deps", "--document-private-items"];
+        cargo::run(cargo().args(arguments).env("RUSTDOCFLAGS", "-Dwarnings"))
+    });
+    features(&mut tally)?;
+    bare_targets(&mut tally);
+    println!("==> panic-free");
+    tally.add(panic_free::all()?);
+    tally.check("size", size::run);
+    tally.close()
+}
+
+fn run_cargo(arguments: &[&str]) -> Result<()> {
+    cargo::run(cargo().args(arguments))
+}
+
+fn clippy(tally: &mut Tally) {
+    let deny = ["--", "-Dwarnings"];
+    let workspace = ["clippy", "--workspace", "--all-targets"];
+    tally.check("clippy", || run_cargo(&[&workspace[..], &deny].concat()));
+    let all = ["clippy", "--workspace", "--all-targets", "--all-features"];
+    // Check only: `defmt` has no place in a program that runs on a host.
+    tally.check("clippy, all features", || run_cargo(&[&all[..], &deny].concat()));
+    let guest = ["clippy", "-p", "guest", "--profile", "guest", "--features", "kernel"];
+    tally.check("clippy, guest kernel", || run_cargo(&[&guest[..], &deny].concat()));
+}
+
+/// Each crate of the crash path without features, and with each one alone.
+fn features(tally: &mut Tally) -> Result<()> {
+    let metadata = metadata()?;
+    let packages = metadata["packages"].as_array().context("cargo names no packages")?;
+    for name in NO_STD {
+        let package = packages
+            .iter()
+            .find(|package| package["name"] == *name)
+            .with_context(|| format!("{name} is not in the workspace"))?;
+        let none = ["check", "-p", name, "--no-default-features"];
+        tally.check(&format!("features {name}: none"), || run_cargo(&none));
+        let features = package["features"].as_object().into_iter().flat_map(|map| map.keys());
+        for feature in features.filter(|feature| *feature != "default") {
+            tally.check(&format!("features {name}: {feature}"), || {
+                run_cargo(&[&none[..], &["--features", feature]].concat())
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The crash path on machines without an operating system.
+fn bare_targets(tally: &mut Tally) {
+    for target in BARE {
+        let name = format!("bare target {target}");
+        if let Err(error) = tools::target(target) {
+            println!("    {name}: skipped: {error:#}");
+            tally.skip(name, format!("{error:#}"));
+            continue;
+        }
+        tally.check(&name, || {
+            let mut command = cargo();
+            command.args(["check", "--target", target]);
+            for package in NO_STD {
+                command.args(["-p", package]);
+            }
+            cargo::run(&mut command)
+        });
+    }
+}

@@ -1,0 +1,121 @@
+//! Programs and targets from outside: found, installed where that is allowed,
+//! or asked for.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use anyhow::{Context as _, Result, anyhow};
+use qemu_tests::qemu::PROGRAM;
+
+use crate::cargo;
+
+/// A package manager: its program, and the words that install QEMU for x86-64.
+const MANAGERS: &[(&str, &[&str])] = &[
+    ("apt-get", &["install", "-y", "--no-install-recommends", "qemu-system-x86"]),
+    ("dnf", &["install", "-y", "qemu-system-x86-core"]),
+    ("zypper", &["--non-interactive", "install", "qemu-x86"]),
+    ("pacman", &["-S", "--noconfirm", "qemu-system-x86"]),
+    ("apk", &["add", "qemu-system-x86_64"]),
+];
+
+/// QEMU, installed first if it is missing and that is possible.
+pub(crate) fn qemu() -> Result<PathBuf> {
+    static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    FOUND
+        .get_or_init(|| find_or_install().map_err(|error| format!("{error:#}")))
+        .clone()
+        .map_err(|error| anyhow!(error))
+}
+
+fn find_or_install() -> Result<PathBuf> {
+    if let Some(program) = find(PROGRAM) {
+        return Ok(program);
+    }
+    let Some((manager, arguments)) = MANAGERS.iter().find(|(manager, _)| find(manager).is_some())
+    else {
+        return Err(anyhow!("{PROGRAM} is missing; install QEMU's x86-64 system emulator"));
+    };
+    let by_hand = format!("{manager} {}", arguments.join(" "));
+    let Some(prefix) = become_root() else {
+        return Err(anyhow!("{PROGRAM} is missing; install it with: sudo {by_hand}"));
+    };
+    eprintln!("{PROGRAM} is missing; installing it: {by_hand}");
+    let run = |words: &[&str]| -> Result<()> {
+        let mut words = prefix.iter().chain(words);
+        let mut command = Command::new(words.next().context("no command")?);
+        // The last line of our output may be for a program.
+        command.args(words).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
+        command.stdout(std::io::stderr());
+        cargo::run(&mut command)
+    };
+    let install: Vec<&str> = std::iter::once(*manager).chain(arguments.iter().copied()).collect();
+    if *manager == "apt-get" {
+        // A new machine has no lists, or lists of packages that are gone.
+        run(&["apt-get", "update"])?;
+    }
+    run(&install)?;
+    find(PROGRAM).with_context(|| format!("`{by_hand}` brought no {PROGRAM}"))
+}
+
+/// How to run a command as root: as we are, through sudo, or not at all.
+fn become_root() -> Option<Vec<&'static str>> {
+    if rustix::process::geteuid().is_root() {
+        return Some(vec![]);
+    }
+    let sudo = Command::new("sudo")
+        .args(["-n", "true"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    sudo.is_ok_and(|status| status.success()).then(|| vec!["sudo", "-n"])
+}
+
+/// A program in PATH.
+fn find(program: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|dir| dir.join(program))
+        .find(|path| path.is_file())
+}
+
+/// The compiler's own triple.
+pub(crate) fn host() -> Result<String> {
+    let output = rustc().arg("-vV").output().context("running rustc")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc names no host")?.to_owned())
+}
+
+/// Whether code can be built for `target`; adds it through rustup if need be.
+/// The error says why not.
+pub(crate) fn target(target: &str) -> Result<()> {
+    if has_target(target)? {
+        return Ok(());
+    }
+    eprintln!("the target {target} is missing; adding it: rustup target add {target}");
+    let output = Command::new("rustup")
+        .args(["target", "add", target])
+        .stdin(Stdio::null())
+        .output()
+        .context("running rustup")?;
+    if output.status.success() && has_target(target)? {
+        return Ok(());
+    }
+    let message = String::from_utf8_lossy(&output.stderr);
+    let reason = message.lines().find(|line| line.starts_with("error")).unwrap_or("it refused");
+    Err(anyhow!("`rustup target add {target}`: {reason}"))
+}
+
+fn has_target(target: &str) -> Result<bool> {
+    let output = rustc().args(["--print", "sysroot"]).output().context("running rustc")?;
+    let sysroot = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    Ok(Path::new(&sysroot).join("lib/rustlib").join(target).join("lib").is_dir())
+}
+
+fn rustc() -> Command {
+    let program = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let mut command = Command::new(program);
+    command.current_dir(cargo::root());
+    command
+}
