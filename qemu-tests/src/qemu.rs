@@ -16,7 +16,15 @@ use crate::serial::{self, Line};
 /// Machines that the guest boots on.
 pub const MACHINES: &[&str] = &["q35", "pc"];
 /// NICs that the guest has a driver for.
-pub const NICS: &[&str] = &["virtio-net-pci", "virtio-net-pci-non-transitional"];
+pub const NICS: &[&str] = &[
+    "virtio-net-pci",
+    "virtio-net-pci-non-transitional",
+    "e1000",
+    "e1000-82544gc",
+    "e1000-82545em",
+    "e1000e",
+    "igb",
+];
 /// Ways of dying.
 pub const CRASHES: &[&str] = &["null", "panic", "stack", "driver-lock"];
 /// Accelerators.
@@ -96,6 +104,10 @@ impl Machine {
         // No option ROM: the guest is not booted from the network, and the
         // file is in a package of its own.
         let mut device = format!("{},netdev=net0,mac=52:54:00:12:34:56,romfile=", self.nic);
+        if self.nic == "igb" {
+            // It is PCI Express only, and wants the slots of a bus for its virtual functions.
+            device.push_str(",bus=port0");
+        }
         if self.mtu != 1500 && self.nic.starts_with("virtio-net") {
             let _ = write!(device, ",host_mtu={}", self.mtu);
         }
@@ -157,6 +169,9 @@ impl Qemu {
             option(&guest)?,
             option(&host)?
         ));
+        if machine.nic == "igb" {
+            command.args(["-device", "pcie-root-port,id=port0,chassis=1"]);
+        }
         command.arg("-device").arg(machine.device());
         command.stderr(File::create(&paths.qemu_log)?);
         let serial_log = File::create(&paths.serial_log)?;

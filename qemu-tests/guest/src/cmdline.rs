@@ -80,13 +80,23 @@ pub enum NicChoice {
     Auto,
     /// The first virtio network function on the PCI bus.
     VirtioNetPci,
+    /// The first of Intel's controllers with this PCI device id.
+    Intel(u16),
     /// None: for a look at a machine without a network. The dump fails.
     None,
 }
 
 impl NicChoice {
-    const NAMES: &[(&str, Self)] =
-        &[("auto", Self::Auto), ("virtio-net-pci", Self::VirtioNetPci), ("none", Self::None)];
+    const NAMES: &[(&str, Self)] = &[
+        ("auto", Self::Auto),
+        ("virtio-net-pci", Self::VirtioNetPci),
+        ("e1000", Self::Intel(0x100e)),
+        ("e1000-82544gc", Self::Intel(0x100c)),
+        ("e1000-82545em", Self::Intel(0x100f)),
+        ("e1000e", Self::Intel(0x10d3)),
+        ("igb", Self::Intel(0x10c9)),
+        ("none", Self::None),
+    ];
 }
 
 /// A way of dying.
@@ -172,7 +182,7 @@ impl Options {
         match key {
             "nic" => {
                 self.nic =
-                    named(NicChoice::NAMES, value).ok_or(bad("auto, virtio-net-pci or none"))?;
+                    named(NicChoice::NAMES, value).ok_or(bad("auto, none, or a NIC of QEMU"))?;
             }
             "crash" => {
                 self.crash =
@@ -220,6 +230,11 @@ impl Options {
         // Two addresses take less than the 64 bytes set aside for them.
         let _ = write!(text, "server={} client={}{}", self.server, self.client, self.dump);
         Config::parse(&text)
+    }
+
+    /// The MTU that the dump is to use, in bytes.
+    pub fn mtu(&self) -> u16 {
+        self.config().map_or(1500, |config| config.mtu)
     }
 }
 

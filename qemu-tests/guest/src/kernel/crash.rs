@@ -16,17 +16,16 @@ use guest::cmdline::{Death, Options};
 use guest::report;
 use heapless::String;
 use nic_hal::{CrashCell, Entry, Identity};
-use nic_virtio::VirtioNet;
 
 use super::arch::{self, Machine, Registers, TscClock};
-use super::live::{Function, Transport};
+use super::driver::{Device, Driver};
 use super::source::RamSource;
 use super::{panic, report, say, volatile};
 
 /// What the dump needs, set aside at boot.
 struct Kit {
     armed: Armed<'static>,
-    nic: Option<VirtioNet<Transport, Identity>>,
+    nic: Option<Driver<Identity>>,
     clock: TscClock,
     /// Seconds since 1970 when the clock started.
     armed_time_s: u64,
@@ -81,17 +80,17 @@ impl fmt::Display for ArmError {
 pub(super) fn arm(
     machine: &mut Machine,
     options: &Options,
-    function: Option<Function>,
+    device: Option<Device>,
 ) -> Result<(), ArmError> {
     let config = options.config().map_err(ArmError::Config)?;
     let memory = volatile::dump_memory(options.slots).ok_or(ArmError::Twice)?;
     let armed = arm_dump(config, memory).map_err(ArmError::Config)?;
-    let nic = match function {
+    let nic = match device {
         None => None,
-        Some(function) => {
+        Some(device) => {
             let memory = volatile::nic_memory().ok_or(ArmError::Twice)?;
-            let transport = function.transport(machine).map_err(ArmError::Nic)?;
-            Some(VirtioNet::new(transport, memory, Identity::new()).map_err(ArmError::Nic)?)
+            let nic = device.driver(machine, memory, Identity::new(), options.mtu());
+            Some(nic.map_err(ArmError::Nic)?)
         }
     };
     let source = RamSource::new(&machine.ram, arch::volatile_section());

@@ -16,21 +16,16 @@ use debugnet_core::wire::arp::{self, ArpPacket};
 use debugnet_core::wire::ethernet::{ETHERTYPE_ARP, EthernetHeader};
 use guest::cmdline::{NicChoice, Options};
 use heapless::{String, Vec};
-use nic_hal::pci::Cf8;
-use nic_hal::pci_types::PciAddress;
-use nic_hal::{DmaMap, DmaRegion, Mmio, PciFunction, Reserved};
-use nic_virtio::transport::pci_modern::is_virtio_net;
-use nic_virtio::{MEMORY_NEEDED, PciModern, VirtioNet};
+use nic_hal::{DmaMap, DmaRegion, Reserved};
 use spin::Mutex;
 use zerocopy::IntoBytes;
 use zerocopy::network_endian::U16;
 
 use super::arch::{self, Machine};
-use super::{fatal, pci, say};
+use super::driver::{self, Device, MEMORY_NEEDED};
+use super::{fatal, say};
 
-/// The way to the device's registers.
-pub(super) type Transport = PciModern<Cf8, Mmio>;
-type Driver = VirtioNet<Transport, LiveMap>;
+type Driver = driver::Driver<LiveMap>;
 
 /// Longest frame the live kernel receives, in bytes.
 const FRAME_MAX: usize = 1514;
@@ -72,48 +67,10 @@ impl DmaMap for LiveMap {
     }
 }
 
-/// A PCI function that can be driven.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Function {
-    address: PciAddress,
-    vendor: u16,
-    device: u16,
-}
-
-impl Function {
-    /// The first one that the options allow.
-    fn find(choice: NicChoice) -> Option<Self> {
-        let wanted = |vendor, device| match choice {
-            NicChoice::Auto | NicChoice::VirtioNetPci => is_virtio_net(vendor, device),
-            NicChoice::None => false,
-        };
-        let mut ids = None;
-        let function = pci::find(arch::pci_access, |function| {
-            ids = function.id().filter(|(vendor, device)| wanted(*vendor, *device));
-            ids.is_some()
-        })?;
-        let (vendor, device) = ids?;
-        Some(Self { address: function.address(), vendor, device })
-    }
-
-    /// A way to its registers. Writes nothing to the device.
-    pub(super) fn transport(self, machine: &mut Machine) -> Result<Transport, NicError> {
-        // SAFETY: the function exists. Two drivers know it, one after the other: the
-        // live one until the crash, the dump's from then on.
-        let function = unsafe { PciFunction::new(arch::pci_access(), self.address) };
-        PciModern::probe(function, |start, len| {
-            let window = PhysRange::new(start, len as u64)?;
-            machine.map_device(window).ok()?;
-            // SAFETY: registers of the device, mapped uncached just now and for ever.
-            unsafe { Mmio::at(usize::try_from(start.0).ok()?, len) }
-        })
-    }
-}
-
 /// The live kernel's view of its NIC.
 pub(super) struct LiveNic {
-    function: Option<Function>,
-    name: String<9>,
+    device: Option<Device>,
+    name: String<{ driver::NAME_MAX }>,
     /// Where the driver's rings and buffers are.
     memory: PhysAddr,
     sent: u64,
@@ -124,32 +81,32 @@ impl LiveNic {
     /// Finds the NIC and brings it up. Ends the boot if there is none and one was asked for.
     pub(super) fn start(machine: &mut Machine, options: &Options) -> Self {
         let mut this = Self {
-            function: Function::find(options.nic),
+            device: driver::find(options.nic),
             name: String::new(),
             memory: PhysAddr(0),
             sent: 0,
             received: 0,
         };
-        let Some(function) = this.function else {
+        let Some(device) = this.device else {
             if options.nic != NicChoice::None {
                 fatal(format_args!("no NIC that this kernel knows; nic=none boots without"));
             }
             let _ = this.name.push_str("none");
             return this;
         };
-        // Nine characters: it fits.
-        let _ = core::fmt::write(
-            &mut this.name,
-            format_args!("{:04x}:{:04x}", function.vendor, function.device),
-        );
-        if let Err(error) = this.bring_up(function, machine) {
-            fatal(format_args!("NIC {} at {}: {error:?}", this.name, function.address));
+        this.name = device.name();
+        if let Err(error) = this.bring_up(device, machine, options) {
+            fatal(format_args!("NIC {} at {device}: {error:?}", this.name));
         }
         this
     }
 
-    fn bring_up(&mut self, function: Function, machine: &mut Machine) -> Result<(), NicError> {
-        let transport = function.transport(machine)?;
+    fn bring_up(
+        &mut self,
+        device: Device,
+        machine: &mut Machine,
+        options: &Options,
+    ) -> Result<(), NicError> {
         // SAFETY: boot code of the only CPU; nothing else takes the live memory.
         let pages = unsafe { LIVE_MEMORY.take() }.ok_or(NicError::NotReachable)?;
         let start = pages.0.as_ptr().addr() as u64;
@@ -157,7 +114,8 @@ impl LiveNic {
         // SAFETY: static, identity-mapped memory, given to the live driver; the device
         // may write to it until the dump's driver has reset the device.
         let memory = unsafe { DmaRegion::from_static(&mut pages.0, DeviceAddr(start)) };
-        let mut driver = VirtioNet::new(transport, memory.ok_or(NicError::NotReachable)?, LiveMap)?;
+        let memory = memory.ok_or(NicError::NotReachable)?;
+        let mut driver = device.driver(machine, memory, LiveMap, options.mtu())?;
 
         let mut clock = arch::tsc_clock(machine.tsc_hz);
         let mut budget = Budget::new(clock.now().after(BRINGUP_US), LOOKS_MAX);
@@ -167,7 +125,7 @@ impl LiveNic {
             }
             clock.relax();
         }
-        say!("guest: NIC {} at {}: {:?}", self.name, function.address, driver.capabilities());
+        say!("guest: NIC {} at {}: {:?}", self.name, device, driver.capabilities());
         *DRIVER.lock() = Some(driver);
         Ok(())
     }
@@ -199,12 +157,12 @@ impl LiveNic {
         let _ = send(driver, &question, Payload::None);
     }
 
-    /// The function the NIC is, for the dump's own driver.
-    pub(super) fn function(&self) -> Option<Function> {
-        self.function
+    /// Where the NIC is, for the dump's own driver.
+    pub(super) fn device(&self) -> Option<Device> {
+        self.device
     }
 
-    /// Vendor and device id, or `none`.
+    /// What the NIC is, or `none`.
     pub(super) fn name(&self) -> &str {
         &self.name
     }

@@ -3,6 +3,7 @@
 mod arch;
 mod crash;
 mod death;
+mod driver;
 mod live;
 mod panic;
 mod pci;
@@ -58,7 +59,7 @@ fn main(mut machine: Machine) -> ! {
     fill(&free, &options);
 
     let mut nic = live::LiveNic::start(&mut machine, &options);
-    if let Err(why) = crash::arm(&mut machine, &options, nic.function()) {
+    if let Err(why) = crash::arm(&mut machine, &options, nic.device()) {
         fatal(format_args!("arm: {why}"));
     }
     nic.use_it(&options, &mut arch::tsc_clock(machine.tsc_hz));

@@ -8,7 +8,8 @@ use debugnet_core::addr::{DeviceAddr, PhysAddr};
 use debugnet_core::{Cells, Limits, Memory, Needs, Slot, memory_needed};
 use guest::cmdline::SLOTS_MAX;
 use nic_hal::{DmaRegion, Reserved};
-use nic_virtio::MEMORY_NEEDED;
+
+use super::driver::MEMORY_NEEDED;
 
 /// Room for the largest payload that a stock server takes.
 const NEEDS: Needs = memory_needed(&Limits { slots: SLOTS_MAX, cells: 64, payload_len: 4096 });
