@@ -76,7 +76,6 @@ pub struct Quirks {
 /// The inside of the device.
 #[derive(Debug)]
 struct Device {
-    device_id: u16,
     family: Family,
     quirks: Quirks,
     words: Vec<u32>,
@@ -147,7 +146,6 @@ impl FakeIntel {
         let payload = HostMemory::leak(PAYLOAD_LEN, DeviceAddr(PAYLOAD_MEMORY));
         let dead = HostMemory::leak(DEAD_LEN, DeviceAddr(DEAD_MEMORY));
         let mut device = Device {
-            device_id,
             family,
             quirks,
             words: vec![0; crate::registers::WINDOW_LEN / 4],
