@@ -85,7 +85,7 @@ pub struct Config {
     pub link_wait_us: u64,
     /// Frames to send at most; `None` for 64 a message and 10,000.
     pub max_transmissions: Option<u32>,
-    /// Send exactly what the stock client sends (no word in the herald's `aux2`).
+    /// Send nothing a stock client would not (no word in the herald's `aux2`).
     pub strict: bool,
     /// Leave runs of zero bytes out; the file has holes that read as zeros.
     pub elide_zeros: bool,
@@ -133,8 +133,28 @@ impl Config {
             if target.gateway.is_some_and(|ip| ip.is_ipv6()) {
                 return Err(ConfigError::Ipv6);
             }
+            let server = target.server;
+            let is_broadcast = server == IpAddr::V4(Ipv4Addr::BROADCAST);
+            if server.is_unspecified() || server.is_multicast() || is_broadcast {
+                return Err(ConfigError::Server { found: server });
+            }
+            if target.client == Some(server) {
+                return Err(ConfigError::Server { found: server });
+            }
+            if target.herald_port == 0 || target.client_port == 0 {
+                return Err(ConfigError::Zero { what: "port" });
+            }
             if let Some(vlan @ (0 | 4095..)) = target.vlan {
                 return Err(ConfigError::Vlan { found: vlan });
+            }
+        }
+        for (what, value) in [
+            ("deadline", self.deadline_us),
+            ("no-progress", self.no_progress_us),
+            ("max-transmissions", u64::from(self.max_transmissions.unwrap_or(1))),
+        ] {
+            if value == 0 {
+                return Err(ConfigError::Zero { what });
             }
         }
         let payload = self.payload_len(u16::MAX);
@@ -244,6 +264,16 @@ pub enum ConfigError {
     TooManyTargets,
     /// IPv6 addresses are not supported yet.
     Ipv6,
+    /// A server no packet reaches, or our own address.
+    Server {
+        /// Its address.
+        found: IpAddr,
+    },
+    /// A limit or port of zero.
+    Zero {
+        /// Which.
+        what: &'static str,
+    },
     /// A VLAN id outside 1..=4094.
     Vlan {
         /// The id.
@@ -307,6 +337,8 @@ impl fmt::Display for ConfigError {
             Self::NoTarget => write!(f, "no server= before this point"),
             Self::TooManyTargets => write!(f, "more than {TARGETS_MAX} servers"),
             Self::Ipv6 => write!(f, "IPv6 addresses are not supported yet"),
+            Self::Server { found } => write!(f, "server {found}, expected another host's address"),
+            Self::Zero { what } => write!(f, "{what} is 0, expected at least 1"),
             Self::Vlan { found } => write!(f, "VLAN id {found}, expected 1 to 4094"),
             Self::Payload { found } => {
                 write!(f, "mtu or payload leaves {found} bytes a message, expected at least 512")
@@ -368,6 +400,10 @@ mod tests {
             ("server=10.0.0.1 colour=red", "`colour`: expected a known key"),
             ("nonsense", "`nonsense`: expected key=value"),
             ("", "no server= before this point"),
+            ("server=0.0.0.0", "server 0.0.0.0, expected another host's address"),
+            ("server=1.2.3.4 client=1.2.3.4", "server 1.2.3.4, expected another host's address"),
+            ("server=1.2.3.4 no-progress=0", "no-progress is 0, expected at least 1"),
+            ("server=1.2.3.4 port=0", "port is 0, expected at least 1"),
         ] {
             assert_eq!(Config::parse(text).unwrap_err().to_string(), expected, "{text}");
         }

@@ -41,6 +41,10 @@ pub trait Nic {
 
     /// Queues one frame. The device may not see it before [`Nic::kick`].
     ///
+    /// A frame may be shorter than Ethernet's 60 bytes (an ARP packet has 42):
+    /// padding it is the driver's. So is cache maintenance for a
+    /// [`Payload::Dma`] range on a machine whose devices do not snoop.
+    ///
     /// # Errors
     /// [`TxError::Full`] changes nothing: kick, reap and offer the frame again.
     fn transmit(&mut self, frame: &TxFrame<'_>) -> Result<TxTicket, TxError>;

@@ -9,7 +9,9 @@ use crate::dump::{
     DumpInfo, DumpSource, Dumper, Failure, FailureKind, Fill, Gap, Gaps, Outcome, Reason, Room,
     Step as DumpStep, Transform, Verdict,
 };
-use crate::nic::{Capabilities, ChecksumOffload, Link, Nic, PayloadKind, RxError, Start, TxTicket};
+use crate::nic::{
+    Capabilities, ChecksumOffload, Link, Nic, NicError, PayloadKind, RxError, Start, TxTicket,
+};
 use crate::observer::{Event, Observer};
 use crate::peer::Endpoints;
 use crate::pool::PacketPool;
@@ -45,6 +47,30 @@ pub struct Armed<'m> {
     pool: PacketPool<'m>,
     /// When the first target was begun; the deadline counts from here.
     started: Option<Instant>,
+    time: SteadyTime,
+    /// A NIC may hold cells: it was given some and has not been stopped since.
+    in_use: bool,
+}
+
+/// Time that never goes back, whatever the platform's clock does.
+#[derive(Clone, Copy, Debug, Default)]
+struct SteadyTime {
+    last: Instant,
+    behind_us: u64,
+}
+
+impl SteadyTime {
+    fn now(&mut self, clock: &mut dyn Clock) -> Instant {
+        let raw = clock.now();
+        self.behind_us = self.behind_us.saturating_add(self.last.since_us(raw));
+        self.last = raw;
+        self.steady(raw)
+    }
+
+    /// An instant of the platform's clock in ours.
+    fn steady(&self, raw: Instant) -> Instant {
+        raw.after(self.behind_us)
+    }
 }
 
 /// What [`Dump::poll`] came to.
@@ -68,7 +94,16 @@ impl<'m> Armed<'m> {
         rx: &'m mut [u8],
         pool: PacketPool<'m>,
     ) -> Self {
-        Self { config, slots, index, rx, pool, started: None }
+        Self {
+            config,
+            slots,
+            index,
+            rx,
+            pool,
+            started: None,
+            time: SteadyTime::default(),
+            in_use: false,
+        }
     }
 
     /// The configuration.
@@ -77,8 +112,16 @@ impl<'m> Armed<'m> {
     }
 
     /// Begins a dump to the target of this index, for callers with a loop of their own.
+    ///
+    /// Poll it to [`Step::Done`]. If it is dropped before, its NIC is still
+    /// running, and the cells it was given are never used again.
     pub fn begin(&mut self, target: usize) -> Dump<'_, 'm> {
-        self.pool.reset();
+        if self.in_use {
+            self.pool.abandon();
+            self.in_use = false;
+        } else {
+            self.pool.reset();
+        }
         Dump {
             config: &self.config,
             index: target,
@@ -87,6 +130,9 @@ impl<'m> Armed<'m> {
             rx: self.rx,
             pool: &mut self.pool,
             started: &mut self.started,
+            time: &mut self.time,
+            in_use: &mut self.in_use,
+            polled_at: Instant::ZERO,
             begun: None,
             phase: Phase::Survey,
             client: None,
@@ -99,6 +145,7 @@ impl<'m> Armed<'m> {
             failure: None,
             reported: 0,
             nonce: 0,
+            over: None,
         }
     }
 
@@ -109,6 +156,7 @@ impl<'m> Armed<'m> {
     /// latest, provided that the clock moves.
     pub fn dump(&mut self, nics: &mut [&mut dyn Nic], io: &mut Io<'_>) -> Outcome {
         let mut best: Option<Outcome> = None;
+        let mut tried = 0;
         for index in 0..self.config.targets.len() {
             let nic = self.config.targets.get(index).map_or(usize::MAX, |target| target.nic);
             let mut dump = self.begin(index);
@@ -116,29 +164,33 @@ impl<'m> Armed<'m> {
                 Some(nic) => dump.run(*nic, io),
                 None => dump.without_nic(nic, io),
             };
-            outcome.targets_tried = index.saturating_add(1);
+            tried = index.saturating_add(1);
+            outcome.targets_tried = tried;
             if outcome.is_complete() {
                 return outcome;
             }
-            if best.as_ref().is_none_or(|best| best.acked_bytes <= outcome.acked_bytes) {
+            let far = |outcome: &Outcome| (outcome.acked_bytes, outcome.stage);
+            if best.as_ref().is_none_or(|best| far(best) <= far(&outcome)) {
                 best = Some(outcome);
             }
-            let over = self
-                .started
-                .is_some_and(|started| io.clock.now() >= started.after(self.config.deadline_us));
+            let now = self.time.now(io.clock);
+            let deadline_us = self.config.deadline_us;
+            let over = self.started.is_some_and(|started| now >= started.after(deadline_us));
             if over {
                 break;
             }
         }
         // `arm` saw to it that there is a target.
-        best.unwrap_or_else(|| self.begin(0).without_nic(0, io))
+        let mut best = best.unwrap_or_else(|| self.begin(0).without_nic(0, io));
+        best.targets_tried = tried;
+        best
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
     Survey,
-    TakeOver,
+    TakeOver { since: Instant },
     Link { since: Instant },
     Run { caps: Capabilities },
     Over,
@@ -155,6 +207,9 @@ pub struct Dump<'a, 'm> {
     rx: &'a mut [u8],
     pool: &'a mut PacketPool<'m>,
     started: &'a mut Option<Instant>,
+    time: &'a mut SteadyTime,
+    in_use: &'a mut bool,
+    polled_at: Instant,
     begun: Option<Instant>,
     phase: Phase,
     client: Option<Client<'a>>,
@@ -169,28 +224,50 @@ pub struct Dump<'a, 'm> {
     /// 64ths of the image reported.
     reported: u64,
     nonce: u16,
+    /// What it came to.
+    over: Option<Outcome>,
 }
 
 /// Frames handled each way, and pieces queued, in one step.
 const BATCH: usize = 64;
 /// When to look again while the device or a cell is waited for.
 const DEVICE_WAIT_US: u64 = 50;
+/// Steps without a wait before one is made all the same.
+const BUSY_MAX: u32 = 16;
+/// Waits in a row that the clock does not notice before it counts as stopped.
+const STILL_MAX: u32 = 50_000_000;
+/// Steps of counting the image's extents where no NIC can be waited for meanwhile.
+const SURVEY_MAX: u32 = 65_536;
+/// Longest take-over.
+const TAKE_OVER_MAX_US: u64 = 10_000_000;
+/// Longer gaps between two steps are the machine's, not the path's: a paused
+/// or migrated VM. They do not count as silence.
+const GAP_MAX_US: u64 = 2_000_000;
 /// When to look again for a link.
 const LINK_WAIT_US: u64 = 10_000;
 
 impl Dump<'_, '_> {
     /// Runs to the end, waiting through the clock.
     fn run(&mut self, nic: &mut dyn Nic, io: &mut Io<'_>) -> Outcome {
+        let (mut busy, mut still) = (0u32, 0u32);
         loop {
-            match self.poll(nic, io) {
+            let until = match self.poll(nic, io) {
                 Step::Done(outcome) => return outcome,
-                Step::Again { until } => {
-                    let now = io.clock.now();
-                    if until > now {
-                        io.observer.alive(now);
-                        io.clock.relax();
-                    }
-                }
+                Step::Again { until } => until,
+            };
+            let now = self.time.now(io.clock);
+            // On a clock of counted delays time passes in `relax` alone, so a
+            // busy wire must not keep it from being called.
+            busy = if until > now { BUSY_MAX } else { busy.saturating_add(1) };
+            if busy < BUSY_MAX {
+                continue;
+            }
+            busy = 0;
+            io.observer.alive(now);
+            io.clock.relax();
+            still = if self.time.now(io.clock) > now { 0 } else { still.saturating_add(1) };
+            if still >= STILL_MAX {
+                return self.give_up(now, FailureKind::ClockStopped, nic, io);
             }
         }
     }
@@ -199,12 +276,22 @@ impl Dump<'_, '_> {
     ///
     /// After [`Step::Done`] it says `Done` again.
     pub fn poll(&mut self, nic: &mut dyn Nic, io: &mut Io<'_>) -> Step {
-        let now = io.clock.now();
+        if let Some(outcome) = &self.over {
+            return Step::Done(outcome.clone());
+        }
+        let now = self.time.now(io.clock);
         io.observer.alive(now);
+        let gap_us = now.since_us(self.polled_at);
+        if self.begun.is_some() && gap_us > GAP_MAX_US {
+            self.heard_at = self.heard_at.after(gap_us);
+        }
+        self.polled_at = now;
         if self.begun.is_none() {
             self.begun = Some(now);
             self.started.get_or_insert(now);
             io.progress.set_target(self.index);
+            io.progress.set_acked(0);
+            io.progress.set_stage(Stage::Idle);
             io.observer.event(now, &Event::Target { index: self.index });
         }
         let deadline = self.deadline();
@@ -213,13 +300,32 @@ impl Dump<'_, '_> {
         match result {
             Ok(Some(until)) => Step::Again { until: until.min(deadline) },
             Ok(None) => Step::Done(self.finish(now, nic, io, Verdict::Confirmed)),
-            Err(kind) => {
-                let unconfirmed = self.stage == Stage::Finish;
-                self.fail(now, kind, io);
-                let verdict = if unconfirmed { Verdict::Unconfirmed } else { Verdict::Failed };
-                Step::Done(self.finish(now, nic, io, verdict))
-            }
+            Err(kind) => Step::Done(self.give_up(now, kind, nic, io)),
         }
+    }
+
+    fn give_up(
+        &mut self,
+        now: Instant,
+        kind: FailureKind,
+        nic: &mut dyn Nic,
+        io: &mut Io<'_>,
+    ) -> Outcome {
+        let unconfirmed = self.stage == Stage::Finish && self.was_sent();
+        // A page that could not be read did not end the dump; this does. The
+        // page is in the list of what was not sent.
+        if matches!(self.failure, Some(Failure { kind: FailureKind::Read(_), .. })) {
+            self.failure = None;
+        }
+        self.fail(now, kind, io);
+        let verdict = if unconfirmed { Verdict::Unconfirmed } else { Verdict::Failed };
+        self.finish(now, nic, io, verdict)
+    }
+
+    /// Whether what is in the window has been sent at least once.
+    fn was_sent(&self) -> bool {
+        let Some(client) = &self.client else { return false };
+        client.session.queued() == 0
     }
 
     fn deadline(&self) -> Instant {
@@ -239,14 +345,17 @@ impl Dump<'_, '_> {
                     if let Some(transform) = &mut io.transform {
                         transform.restart();
                     }
-                    self.phase = Phase::TakeOver;
+                    self.phase = Phase::TakeOver { since: now };
                 }
                 Ok(Some(now))
             }
-            Phase::TakeOver => {
+            Phase::TakeOver { since } => {
                 self.enter(now, Stage::TakeOver, io);
                 match nic.poll_start(io.clock).map_err(FailureKind::Nic)? {
-                    Start::Again { until } => Ok(Some(until)),
+                    Start::Again { .. } if now.since_us(since) >= TAKE_OVER_MAX_US => {
+                        Err(FailureKind::Nic(NicError::Timeout("take-over")))
+                    }
+                    Start::Again { until } => Ok(Some(self.time.steady(until))),
                     Start::Ready => {
                         self.phase = Phase::Link { since: now };
                         Ok(Some(now))
@@ -263,6 +372,7 @@ impl Dump<'_, '_> {
                 }
                 let caps = nic.capabilities();
                 self.connect(now, &caps, io.info.time_s)?;
+                *self.in_use = caps.payload == PayloadKind::Dma;
                 self.phase = Phase::Run { caps };
                 Ok(Some(now))
             }
@@ -473,7 +583,7 @@ impl Dump<'_, '_> {
             DumpStep::AwaitFinish => Stage::Finish,
         };
         self.enter(now, stage, io);
-        if let Some(fault) = self.dumper.fault
+        if let Some(fault) = self.dumper.fault.or(self.transmitter.fault)
             && self.failure.is_none()
         {
             self.fail(now, FailureKind::Read(fault), io);
@@ -484,7 +594,7 @@ impl Dump<'_, '_> {
     fn check_limits(&mut self, now: Instant) -> Result<(), FailureKind> {
         let Some(client) = &self.client else { return Ok(()) };
         let session = &client.session;
-        if client.is_resolved() && session.is_idle() {
+        if client.is_resolved() && session.is_idle() && self.pool.available() != 0 {
             // Nothing was asked, so nothing can be missing.
             self.heard_at = now;
         }
@@ -511,6 +621,7 @@ impl Dump<'_, '_> {
         let oldest = self
             .client
             .as_ref()
+            .filter(|_| !matches!(kind, FailureKind::Read(_)))
             .and_then(|client| client.session.pending().find(|(_, _, tries)| *tries != 0));
         let address = match (kind, &oldest) {
             (FailureKind::Read(fault), _) => Some(fault.at),
@@ -534,9 +645,14 @@ impl Dump<'_, '_> {
     }
 
     fn without_nic(&mut self, index: usize, io: &mut Io<'_>) -> Outcome {
-        let now = io.clock.now();
+        let now = self.time.now(io.clock);
         self.begun = Some(now);
         self.started.get_or_insert(now);
+        for _ in 0..SURVEY_MAX {
+            if self.dumper.survey(io.source, BATCH) {
+                break;
+            }
+        }
         self.fail(now, FailureKind::NoNic { index }, io);
         self.outcome(now, Verdict::Failed, io, true)
     }
@@ -551,9 +667,9 @@ impl Dump<'_, '_> {
     ) -> Outcome {
         let stopped = nic.stop();
         match stopped {
-            Ok(()) => {}
+            Ok(()) => *self.in_use = false,
             Err(error) => {
-                self.pool.abandon();
+                // The cells are settled when the next target begins.
                 if self.failure.is_none() {
                     self.fail(now, FailureKind::Nic(error), io);
                 }
@@ -561,6 +677,7 @@ impl Dump<'_, '_> {
         }
         let outcome = self.outcome(now, verdict, io, stopped.is_ok());
         self.phase = Phase::Over;
+        self.over = Some(outcome.clone());
         outcome
     }
 
@@ -603,11 +720,11 @@ impl Dump<'_, '_> {
             stage,
             image_len: self.dumper.image_len,
             dump_bytes: self.dumper.dump_bytes,
-            sent_bytes: self.dumper.sent_bytes,
+            sent_bytes: self.dumper.sent_bytes.saturating_sub(self.transmitter.unreadable.bytes()),
             acked_bytes: self.dumper.acked_bytes,
             zero_bytes: self.dumper.zero_bytes,
             holes,
-            not_sent: self.dumper.not_sent.clone(),
+            not_sent: self.not_sent(),
             messages: counters.messages,
             transmissions: counters.transmissions,
             retransmits: counters.retransmits,
@@ -620,5 +737,12 @@ impl Dump<'_, '_> {
             data_us: self.last_data.since_us(self.first_data.unwrap_or(self.last_data)),
             nic_stopped,
         }
+    }
+
+    /// What could not be read when it was queued, and when it was to be copied.
+    fn not_sent(&self) -> Gaps {
+        let mut gaps = self.dumper.not_sent.clone();
+        gaps.join(&self.transmitter.unreadable);
+        gaps
     }
 }

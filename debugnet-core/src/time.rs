@@ -55,8 +55,8 @@ pub trait Clock {
     fn relax(&mut self);
 }
 
-/// A clock over a free-running counter (TSC, CNTPCT, `mtime`, SysTick, a
-/// timer), of any width up to 64 bits.
+/// A clock over a free-running counter (TSC, CNTPCT, `mtime`, a timer), of any
+/// width up to 64 bits. One that counts down (SysTick) is read negated.
 ///
 /// A counter of fewer bits must be read at least once a wrap: `mask` says how
 /// many bits count, and differences are taken modulo its width.
@@ -189,19 +189,20 @@ impl Budget {
 /// [`DelayNs`] (reset and PHY waits, SPI chips).
 ///
 /// A delay is rounded up to whole microseconds. It ends after
-/// [`ClockDelay::MAX_LOOKS`] looks at the latest, so that a stopped clock
-/// cannot hang the dump.
+/// [`ClockDelay::MAX_LOOKS`] looks and one a nanosecond at the latest, so that
+/// a stopped clock cannot hang the dump.
 pub struct ClockDelay<'a>(pub &'a mut dyn Clock);
 
 impl ClockDelay<'_> {
-    /// Looks at the clock before a delay is given up.
+    /// Looks at the clock, besides one a nanosecond, before a delay is given up.
     pub const MAX_LOOKS: u32 = 10_000_000;
 }
 
 impl DelayNs for ClockDelay<'_> {
     fn delay_ns(&mut self, ns: u32) {
-        let until = self.0.now().after(u64::from(ns.div_ceil(1000)));
-        let mut budget = Budget::new(until, Self::MAX_LOOKS);
+        // `now` is cut to whole microseconds: one more makes sure.
+        let until = self.0.now().after(u64::from(ns.div_ceil(1000)).saturating_add(1));
+        let mut budget = Budget::new(until, Self::MAX_LOOKS.saturating_add(ns));
         while budget.spend(self.0.now()) {
             self.0.relax();
         }
@@ -284,6 +285,6 @@ mod tests {
         }
         let mut stopped = Stopped(0);
         ClockDelay(&mut stopped).delay_ns(1000);
-        assert_eq!(stopped.0, ClockDelay::MAX_LOOKS);
+        assert_eq!(stopped.0, ClockDelay::MAX_LOOKS + 1000);
     }
 }

@@ -1,8 +1,9 @@
 //! From the session's next message to the NIC's next frame: where a payload is
 //! fetched from, and every copy of one.
 
+use crate::addr::PhysRange;
 use crate::client::{Client, Transmit};
-use crate::dump::{DumpSource, FailureKind, stage};
+use crate::dump::{DumpSource, FailureKind, Gap, Gaps, ReadFault, Reason, stage};
 use crate::nic::{
     Capabilities, Checksum, ChecksumOffload, HEADER_MAX, Nic, Payload, PayloadKind, TxError,
     TxFrame, TxTicket,
@@ -28,6 +29,9 @@ pub(crate) struct Transmitter {
     header: [u8; HEADER_MAX],
     pub(crate) bytes_read: u64,
     pub(crate) bytes_copied: u64,
+    /// What turned out unreadable when it was to be copied.
+    pub(crate) unreadable: Gaps,
+    pub(crate) fault: Option<ReadFault>,
 }
 
 /// Transmissions after which a summed range is taken to be changing under us.
@@ -48,7 +52,13 @@ struct Parcel {
 
 impl Transmitter {
     pub(crate) const fn new() -> Self {
-        Self { header: [0; HEADER_MAX], bytes_read: 0, bytes_copied: 0 }
+        Self {
+            header: [0; HEADER_MAX],
+            bytes_read: 0,
+            bytes_copied: 0,
+            unreadable: Gaps::EMPTY,
+            fault: None,
+        }
     }
 
     /// Sends up to `most` frames and rings the doorbell once.
@@ -124,27 +134,29 @@ impl Transmitter {
                     .map_err(Refused::for_a_cell)
             }
             (Stored::Range(_), PayloadKind::Dma) if is_suspect && pool.available() != 0 => {
-                self.bounce(client, parcel, nic, source, pool, caps)
+                self.bounce(client, id, parcel, nic, source, pool, caps)
             }
             (Stored::Range(range), PayloadKind::Dma) => {
                 match self.frame(client, &parcel, nic, caps, Payload::Dma(&[range])) {
                     Err(Refused::For(FailureKind::Transmit(TxError::NotReachable))) => {
-                        self.bounce(client, parcel, nic, source, pool, caps)
+                        self.bounce(client, id, parcel, nic, source, pool, caps)
                     }
                     other => other,
                 }
             }
             (Stored::Range(_), PayloadKind::Bytes) => {
-                self.bounce(client, parcel, nic, source, pool, caps)
+                self.bounce(client, id, parcel, nic, source, pool, caps)
             }
         }
     }
 
     /// Sends a copy whose source can be read again: the cell is free as soon
     /// as the device is done with it.
+    #[allow(clippy::too_many_arguments, reason = "the parts are borrowed from one dump")]
     fn bounce(
         &mut self,
-        client: &Client<'_>,
+        client: &mut Client<'_>,
+        id: SlotId,
         mut parcel: Parcel,
         nic: &mut dyn Nic,
         source: &mut dyn DumpSource,
@@ -154,21 +166,22 @@ impl Transmitter {
         let Stored::Range(range) = parcel.message.stored else { return Err(Refused::Later) };
         let cell = pool.take().ok_or(Refused::Later)?;
         let len = usize::from(parcel.message.len);
-        let result = match self.copy(source, pool, range, cell) {
-            Err(kind) => Err(Refused::For(kind)),
-            Ok(()) => {
-                parcel.message.sum = Some(payload_sum(pool.bytes(cell, len)));
-                match (caps.payload, pool.phys(cell, len)) {
-                    (PayloadKind::Bytes, _) => {
-                        let bytes = Payload::Bytes(pool.bytes(cell, len));
-                        self.frame(client, &parcel, nic, caps, bytes)
-                    }
-                    (PayloadKind::Dma, Some(copy)) => self
-                        .frame(client, &parcel, nic, caps, Payload::Dma(&[copy]))
-                        .map_err(Refused::for_a_cell),
-                    (PayloadKind::Dma, None) => Err(Refused::For(FailureKind::CellsNotReachable)),
-                }
+        if let Err(fault) = self.copy(source, pool, range, cell) {
+            pool.release(cell, TxTicket::NONE, TxTicket::NONE);
+            self.leave_out(&mut parcel.message, fault);
+            client.session.replace(id, parcel.message);
+            return self.frame(client, &parcel, nic, caps, Payload::None);
+        }
+        parcel.message.sum = Some(payload_sum(pool.bytes(cell, len)));
+        let result = match (caps.payload, pool.phys(cell, len)) {
+            (PayloadKind::Bytes, _) => {
+                let bytes = Payload::Bytes(pool.bytes(cell, len));
+                self.frame(client, &parcel, nic, caps, bytes)
             }
+            (PayloadKind::Dma, Some(copy)) => self
+                .frame(client, &parcel, nic, caps, Payload::Dma(&[copy]))
+                .map_err(Refused::for_a_cell),
+            (PayloadKind::Dma, None) => Err(Refused::For(FailureKind::CellsNotReachable)),
         };
         let last = match (&result, caps.payload) {
             (Ok(ticket), PayloadKind::Dma) => *ticket,
@@ -182,13 +195,27 @@ impl Transmitter {
         &mut self,
         source: &mut dyn DumpSource,
         pool: &mut PacketPool<'_>,
-        range: crate::addr::PhysRange,
+        range: PhysRange,
         cell: CellId,
-    ) -> Result<(), FailureKind> {
-        stage(source, pool, range, cell).map_err(FailureKind::Read)?;
+    ) -> Result<(), ReadFault> {
+        stage(source, pool, range, cell)?;
         self.bytes_read = self.bytes_read.saturating_add(range.len());
         self.bytes_copied = self.bytes_copied.saturating_add(range.len());
         Ok(())
+    }
+
+    /// A message whose payload cannot be read carries none: its sequence
+    /// number is used, and the server sees that the range was not sent.
+    fn leave_out(&mut self, message: &mut Message, fault: ReadFault) {
+        self.fault.get_or_insert(fault);
+        self.unreadable.add(Gap {
+            offset: message.offset,
+            len: u64::from(message.len),
+            reason: Reason::Unreadable,
+        });
+        message.len = 0;
+        message.stored = Stored::None;
+        message.sum = Some(0);
     }
 
     fn frame(

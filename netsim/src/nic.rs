@@ -279,7 +279,8 @@ impl Nic for SimNic {
             "offload not offered"
         );
         let len = frame.header.len() as u64 + frame.payload.len();
-        let max = u64::from(config.ip_mtu) + 14;
+        // Ethernet header and VLAN tag.
+        let max = u64::from(config.ip_mtu) + 18;
         if len > max {
             return Err(TxError::TooLong { len: len as u32, max: max as u32 });
         }

@@ -11,7 +11,7 @@ use debugnet_core::dump::{
     DumpInfo, DumpSource, FailureKind, ReadFault, Reason, Stability, Transform, Verdict,
 };
 use debugnet_core::nic::{ChecksumOffload, NicError, PayloadKind};
-use debugnet_core::observer::Blind;
+use debugnet_core::observer::{Blind, Event, Trace};
 use debugnet_core::{Config, Limits};
 use netsim::ram::Ram;
 use netsim::rng::Rng;
@@ -163,10 +163,19 @@ fn a_nic_that_does_not_stop_keeps_its_cells() {
     .unwrap();
     let world = world(&lossy(0.0), 4);
     world.borrow_mut().server.is_dead = true;
-    let outcome = machine.crash(&world);
-    assert_eq!((outcome.target, outcome.targets_tried), (1, 2));
-    assert_eq!(outcome.failure.unwrap().kind, FailureKind::NoCells);
+    let mut trace = Trace::<64>::new();
+    let outcome = machine.crash_with(&world, None, &mut trace, &DumpInfo::default());
+    // The first target got further, so its outcome is the one that is told.
+    assert_eq!((outcome.target, outcome.targets_tried), (0, 2));
     assert!(!outcome.nic_stopped);
+    let failures: Vec<_> = trace
+        .events()
+        .filter_map(|(_, event)| match event {
+            Event::Failure(failure) => Some(failure.kind),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(failures, [FailureKind::NoHerald, FailureKind::NoCells]);
 }
 
 #[test]

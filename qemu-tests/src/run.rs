@@ -133,7 +133,8 @@ impl RunReport {
             return Some("the server did not finish the dump".into());
         };
         if let Some(Verdict { first: Some(first), count, .. }) = &self.verdict {
-            return Some(format!("{count} bytes differ, the first {first}"));
+            let differ = if *count == 1 { "byte differs" } else { "bytes differ" };
+            return Some(format!("{count} {differ}, the first {first}"));
         }
         Some(format!("the server calls the dump {}", server.result))
     }

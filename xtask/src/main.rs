@@ -1,8 +1,10 @@
 //! Developer commands: `cargo xtask --help`.
 
+mod bench;
 mod cargo;
 mod ci;
 mod panic_free;
+mod plot;
 mod probe;
 mod qemu_dump;
 mod size;
@@ -33,6 +35,8 @@ enum Command {
     Ci(ci::Args),
     /// Prove by linking that the crash path cannot panic.
     PanicFree,
+    /// The performance table: simulated links, QEMU, and what a packet costs.
+    Bench(bench::Args),
     /// Flash, RAM and stack of the crash path.
     Size,
 }
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
         Command::Ci(args) => ci::run(&args),
         Command::PanicFree => panic_free::run(),
         Command::Size => size::run(),
+        Command::Bench(args) => bench::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

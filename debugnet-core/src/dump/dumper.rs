@@ -372,7 +372,8 @@ impl Dumper {
             return Ok(Fill::Waiting);
         }
         let Some(id) = take_cell(room) else { return Ok(Fill::Waiting) };
-        let cell = room.pool.bytes_mut(id);
+        let most = usize::from(room.payload_len);
+        let cell = room.pool.bytes_mut(id).get_mut(..most).unwrap_or(&mut []);
         let len = match &mut room.transform {
             Some(transform) => transform.next(room.source, cell),
             None => Ok(0),

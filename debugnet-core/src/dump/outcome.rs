@@ -78,6 +78,16 @@ impl Gaps {
         self.bytes == 0
     }
 
+    /// Adds the gaps of another list.
+    pub(crate) fn join(&mut self, other: &Self) {
+        let listed = other.list.iter().fold(0u64, |sum, gap| sum.saturating_add(gap.len));
+        for gap in &other.list {
+            self.add(*gap);
+        }
+        self.bytes = self.bytes.saturating_add(other.bytes.saturating_sub(listed));
+        self.omitted = self.omitted.saturating_add(other.omitted);
+    }
+
     /// Adds a gap, joined to the last one where they touch.
     pub(crate) fn add(&mut self, gap: Gap) {
         if gap.len == 0 {
@@ -136,6 +146,8 @@ pub enum FailureKind {
     Deadline,
     /// More frames than allowed were sent.
     TooManyTransmissions,
+    /// The clock does not move, however long it is waited on.
+    ClockStopped,
     /// Memory could not be read.
     Read(ReadFault),
     /// All cells were lost to a NIC that did not stop.
@@ -198,7 +210,8 @@ pub struct Outcome {
     pub bad_checksums: u32,
     /// Acks of nothing alive: late, repeated or forged.
     pub stale_acks: u32,
-    /// Payload bytes the CPU read (checksums, zero scan, copies).
+    /// Payload bytes the CPU read: checksums, copies, and the zeros it passed
+    /// over (not the look that ends a run of them).
     pub bytes_read: u64,
     /// Payload bytes the CPU copied into cells.
     pub bytes_copied: u64,
@@ -213,7 +226,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Whether the server has the whole image.
+    /// Whether the server has all of the image but what [`Outcome::not_sent`] lists.
     pub fn is_complete(&self) -> bool {
         matches!(self.verdict, Verdict::Confirmed | Verdict::Unconfirmed) && self.holes.is_empty()
     }

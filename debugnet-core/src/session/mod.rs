@@ -287,6 +287,13 @@ impl<'m> Session<'m> {
         Ok(seqno)
     }
 
+    /// Changes what a message carries: its payload turned out unreadable.
+    pub(crate) fn replace(&mut self, id: SlotId, message: Message) {
+        if let Some(slot) = self.slots.get_mut(id) {
+            slot.message = message;
+        }
+    }
+
     // Input.
 
     /// A datagram from the server's address.
@@ -366,11 +373,19 @@ impl<'m> Session<'m> {
         }
     }
 
+    /// How long after its sending an overtaken message is given.
+    fn slack_us(&self, newest: &Newest) -> u64 {
+        newest
+            .rtt_us
+            .saturating_add(self.tolerance.window_us(&self.rtt))
+            .saturating_add(self.rtt.granularity_us())
+    }
+
     /// Declares lost what was sent before the newest answered transmission and
     /// has had its time. Each transmission is looked at once in all.
     fn detect_losses(&mut self, now: Instant) {
         let Some(newest) = self.newest else { return };
-        let slack_us = newest.rtt_us.saturating_add(self.tolerance.window_us(&self.rtt));
+        let slack_us = self.slack_us(&newest);
         while let Some(id) = self.flight.first() {
             let Some(slot) = self.slots.get(id) else { return };
             let overtaken = is_after(newest.order, slot.order) && newest.sent_at >= slot.sent_at;
@@ -385,7 +400,7 @@ impl<'m> Session<'m> {
     fn loss_due(&self) -> Option<Instant> {
         let newest = self.newest?;
         let slot = self.slots.get(self.flight.first()?)?;
-        let slack_us = newest.rtt_us.saturating_add(self.tolerance.window_us(&self.rtt));
+        let slack_us = self.slack_us(&newest);
         (is_after(newest.order, slot.order) && newest.sent_at >= slot.sent_at)
             .then(|| slot.sent_at.after(slack_us))
     }
@@ -465,8 +480,11 @@ impl<'m> Session<'m> {
             return Blocked::Empty;
         }
         // Heralds are paced by their time-out alone.
+        if self.state == State::Idle {
+            return Blocked::Empty;
+        }
         if matches!(self.state, State::Heralding { .. }) {
-            return Blocked::No;
+            return if self.flight.is_empty() { Blocked::No } else { Blocked::Empty };
         }
         if self.flight.len() >= self.congestion.window() as usize {
             return Blocked::ByWindow;
@@ -502,7 +520,11 @@ impl<'m> Session<'m> {
     /// The message of the last [`Session::poll_transmit`] went to the NIC under `ticket`.
     pub fn on_sent(&mut self, now: Instant, id: SlotId, ticket: TxTicket) {
         self.rtt.saw(now);
-        let Some(tries) = self.slots.get(id).map(|slot| slot.tries) else { return };
+        let is_next = self.lost.first() == Some(id) || self.fresh.first() == Some(id);
+        // Acknowledged since it was polled: there is nothing to record.
+        let Some(tries) = self.slots.get(id).map(|slot| slot.tries).filter(|_| is_next) else {
+            return;
+        };
         if tries == 0 {
             self.slots.remove(&mut self.fresh, id);
         } else {

@@ -151,11 +151,11 @@ mod tests {
         assert_eq!(rtt.rto_us(), Rtt::INITIAL_RTO_US);
         for i in 1..200 {
             rtt.saw(at(i * 10));
-            rtt.sample(at(i * 10), 20_000);
+            rtt.sample(at(i * 10), 60_000);
         }
-        assert_eq!(rtt.srtt_us(), 20_000);
-        assert_eq!(rtt.min_us(), 20_000);
-        assert!((20_000..21_000).contains(&rtt.rto_us()), "{}", rtt.rto_us());
+        assert_eq!(rtt.srtt_us(), 60_000);
+        assert_eq!(rtt.min_us(), 60_000);
+        assert!((60_000..61_000).contains(&rtt.rto_us()), "{}", rtt.rto_us());
     }
 
     #[test]

@@ -1,7 +1,10 @@
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::*;
-use crate::frame::{Path as UdpPath, Station};
+use crate::far_end::HERALD_PORT;
+use crate::frame::{self, Path as UdpPath, Received, Station};
 use smoltcp::wire::EthernetAddress;
 
 /// Long enough for any machine; a test that passes never waits for it.
