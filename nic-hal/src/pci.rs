@@ -17,6 +17,8 @@ const POWER_MANAGEMENT: u8 = 0x01;
 const MSI: u8 = 0x05;
 /// Capability id of MSI-X.
 const MSI_X: u8 = 0x11;
+/// MSI-X Enable, in the first word of its capability.
+const MSI_X_ENABLE: u32 = 1 << 31;
 
 /// Length of the configuration space that every function has, in bytes.
 const CONFIG_LEN: u16 = 0x100;
@@ -147,14 +149,30 @@ impl<A: ConfigRegionAccess> PciFunction<A> {
     /// while it was running must not get at memory again before its reset.
     #[must_use]
     pub fn claim(&mut self) -> bool {
+        self.claim_with(CommandRegister::MEMORY_ENABLE)
+    }
+
+    /// The same for a function whose registers are I/O ports.
+    #[must_use]
+    pub fn claim_ports(&mut self) -> bool {
+        self.claim_with(CommandRegister::IO_ENABLE)
+    }
+
+    fn claim_with(&mut self, decoding: CommandRegister) -> bool {
         if self.id().is_none() {
             return false;
         }
         self.disable_msi();
-        let on = CommandRegister::MEMORY_ENABLE | CommandRegister::INTERRUPT_DISABLE;
+        let on = decoding | CommandRegister::INTERRUPT_DISABLE;
         self.set_command(self.command() | on);
         // INTx Disable is optional before PCI 2.3, decoding is not.
-        self.command().contains(CommandRegister::MEMORY_ENABLE)
+        self.command().contains(decoding)
+    }
+
+    /// Whether MSI-X is switched on.
+    pub fn msi_x_is_on(&self) -> bool {
+        let word = self.find_capability(MSI_X).map(|capability| self.read32(capability.offset));
+        word.is_some_and(|word| word & MSI_X_ENABLE != 0)
     }
 
     /// Turns bus mastering on, once the device has been reset, and says whether it is.
@@ -186,7 +204,6 @@ impl<A: ConfigRegionAccess> PciFunction<A> {
     /// Clears MSI Enable and MSI-X Enable. Resetting the *device* does neither.
     fn disable_msi(&mut self) {
         const MSI_ENABLE: u32 = 1 << 16;
-        const MSI_X_ENABLE: u32 = 1 << 31;
         for (id, enable) in [(MSI, MSI_ENABLE), (MSI_X, MSI_X_ENABLE)] {
             if let Some(capability) = self.find_capability(id) {
                 let word = self.read32(capability.offset);

@@ -2,15 +2,15 @@
 
 /// A set of numbers below [`Bits::LEN`].
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bits([u32; 8]);
+pub(crate) struct Bits([u32; 32]);
 
 impl Bits {
     /// One more than the largest number: the longest queue this driver makes.
-    pub(crate) const LEN: u16 = 256;
+    pub(crate) const LEN: u16 = 1024;
 
     /// The empty set.
     pub(crate) const fn new() -> Self {
-        Self([0; 8])
+        Self([0; 32])
     }
 
     const fn mask(number: u16) -> u32 {

@@ -6,9 +6,10 @@ use debugnet_core::time::{Budget, Instant};
 use nic_hal::DmaMap;
 
 use crate::features;
+use crate::format::Format;
 use crate::rx::Receiver;
 use crate::sizes::Sizes;
-use crate::transport::{Transport, status};
+use crate::transport::{Interface, QueueLen, Transport, status};
 use crate::tx::Transmitter;
 
 /// Queue numbers (virtio 1.2 section 5.1.2).
@@ -151,18 +152,22 @@ impl<T: Transport, M: DmaMap> Bringup<'_, T, M> {
         self.transport.set_status(so_far)?;
 
         let settings = self.negotiate()?;
-        so_far |= status::FEATURES_OK;
-        self.transport.set_status(so_far)?;
-        if read_status(self.transport)? & status::FEATURES_OK == 0 {
-            return Err(NicError::Unsupported("virtio device refused our features"));
+        let format = Format::of(self.transport.interface(), settings.features);
+        // A legacy device does not know this step (section 3.1.2).
+        if let Interface::Modern = self.transport.interface() {
+            so_far |= status::FEATURES_OK;
+            self.transport.set_status(so_far)?;
+            if read_status(self.transport)? & status::FEATURES_OK == 0 {
+                return Err(NicError::Unsupported("virtio device refused our features"));
+            }
         }
         let mac = self.station(settings.features)?;
 
         let rx_len = self.queue_len(RX_QUEUE, self.sizes.rx_buffers())?;
         let tx_len = self.queue_len(TX_QUEUE, self.sizes.tx_descriptors())?;
-        let rings = self.rx.lay_out(rx_len, settings.ip_mtu)?;
+        let rings = self.rx.lay_out(rx_len, settings.ip_mtu, format)?;
         self.transport.enable_queue(RX_QUEUE, &rings)?;
-        let rings = self.tx.lay_out(tx_len)?;
+        let rings = self.tx.lay_out(tx_len, format)?;
         self.transport.enable_queue(TX_QUEUE, &rings)?;
 
         so_far |= status::DRIVER_OK;
@@ -176,12 +181,14 @@ impl<T: Transport, M: DmaMap> Bringup<'_, T, M> {
     /// Chooses the features, all but the last word on which is the device's.
     fn negotiate(&mut self) -> Result<Settings, NicError> {
         let offered = self.transport.device_features()?;
-        let mut accepted = features::negotiate(offered, self.map.is_platform())?;
+        let mut accepted =
+            features::negotiate(offered, self.map.is_platform(), self.transport.interface())?;
         let mut ip_mtu = MTU_DEFAULT;
         if accepted & features::MTU != 0 {
             // Configuration may be read to decide (section 3.1.1 step 4). An MTU
             // we have no buffer for, or that cannot be, is not agreed to.
-            let offered_mtu = self.transport.config16(config::MTU)?;
+            // A legacy device whose MSI-X stays on may have it behind its window.
+            let offered_mtu = self.transport.config16(config::MTU).unwrap_or(0);
             if offered_mtu >= MTU_MIN && self.rx.can_hold(offered_mtu) {
                 ip_mtu = offered_mtu;
             } else {
@@ -203,10 +210,17 @@ impl<T: Transport, M: DmaMap> Bringup<'_, T, M> {
         own.or(self.fallback_mac).ok_or(none)
     }
 
-    /// Length of our ring for `queue`: a power of two, no longer than either side takes.
+    /// Length of our ring for `queue`, a power of two: what the device insists
+    /// on, or no longer than either side takes.
     fn queue_len(&mut self, queue: u16, ours_max: u16) -> Result<u16, NicError> {
-        let devices_max = self.transport.queue_len_max(queue)?;
-        match devices_max.min(ours_max).checked_ilog2() {
+        let len = match self.transport.queue_len(queue)? {
+            QueueLen::UpTo(devices_max) => devices_max.min(ours_max),
+            QueueLen::Fixed(len) if len == 0 || len.is_power_of_two() => len,
+            QueueLen::Fixed(_) => {
+                return Err(NicError::Protocol("virtio queue length is no power of two"));
+            }
+        };
+        match len.checked_ilog2() {
             Some(log) => Ok(1u16.wrapping_shl(log)),
             None => Err(NicError::Unsupported("virtio device lacks a queue")),
         }
@@ -237,18 +251,24 @@ pub(crate) fn check_running(transport: &mut impl Transport) -> Result<(), NicErr
     Ok(())
 }
 
-/// Reads the address while the configuration stands still (section 2.5.1).
+/// Reads the address while the configuration stands still: between two equal
+/// generations, or, on the legacy interface, which has none, twice the same
+/// (section 2.5.1).
 fn stable_mac(transport: &mut impl Transport) -> Result<MacAddr, NicError> {
     const TRIES: usize = 8;
+    let mut last = None;
     for _ in 0..TRIES {
         let before = transport.config_generation()?;
         let mut mac = MacAddr::ZERO;
         for (offset, byte) in mac.0.iter_mut().enumerate() {
             *byte = transport.config8(config::MAC.saturating_add(offset))?;
         }
-        if transport.config_generation()? == before {
+        let after = transport.config_generation()?;
+        let still = if after.is_some() { before == after } else { last == Some(mac) };
+        if still {
             return Ok(mac);
         }
+        last = Some(mac);
     }
     Err(NicError::Protocol("virtio configuration never stands still"))
 }

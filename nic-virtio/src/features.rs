@@ -5,6 +5,8 @@
 
 use debugnet_core::nic::NicError;
 
+use crate::transport::Interface;
+
 /// The device inserts transport checksums of frames we send.
 pub const CSUM: u64 = 1 << 0;
 /// The device says how large a packet its network takes.
@@ -13,6 +15,11 @@ pub const MTU: u64 = 1 << 3;
 pub const MAC: u64 = 1 << 5;
 /// The device reports the link.
 pub const STATUS: u64 = 1 << 16;
+/// Header and frame may share a buffer. Legacy only: the modern interface always may.
+pub const ANY_LAYOUT: u64 = 1 << 27;
+/// Legacy only: set by a device that had features acknowledged which it never
+/// offered. Acknowledging it asks for trouble.
+pub const BAD_FEATURE: u64 = 1 << 30;
 /// Not the legacy interface.
 pub const VERSION_1: u64 = 1 << 32;
 /// The device sees memory through the platform's IOMMU, not physical addresses.
@@ -22,11 +29,13 @@ pub const ORDER_PLATFORM: u64 = 1 << 36;
 /// A notification carries the available index.
 pub const NOTIFICATION_DATA: u64 = 1 << 38;
 
-/// Accepted whenever offered.
+/// Accepted on a modern interface whenever offered.
 const WANTED: u64 = CSUM | MTU | MAC | STATUS | VERSION_1 | ORDER_PLATFORM | NOTIFICATION_DATA;
+/// Accepted on a legacy interface whenever offered; it has 32 bits.
+const WANTED_LEGACY: u64 = CSUM | MTU | MAC | STATUS | ANY_LAYOUT;
 
-/// The features to accept out of `offered`. `platform` says that the caller's
-/// addresses are what the device sees behind an IOMMU.
+/// The features to accept out of `offered` on `interface`. `platform` says that
+/// the caller's addresses are what the device sees behind an IOMMU.
 ///
 /// Everything else is refused, among it: `EVENT_IDX` (a flag each way does),
 /// `MRG_RXBUF` (one buffer holds a frame), all segmentation and receive
@@ -34,10 +43,17 @@ const WANTED: u64 = CSUM | MTU | MAC | STATUS | VERSION_1 | ORDER_PLATFORM | NOT
 /// control queue, `IN_ORDER`, the packed ring, and whatever lengthens the header.
 ///
 /// # Errors
-/// [`NicError::Unsupported`] if the device is legacy only, or if it sits behind
-/// an IOMMU whose addresses the caller does not have: its accesses would go
-/// nowhere, without a sound.
-pub fn negotiate(offered: u64, platform: bool) -> Result<u64, NicError> {
+/// [`NicError::Unsupported`] if a modern interface offers no `VERSION_1`, or if
+/// the device sits behind an IOMMU whose addresses the caller does not have:
+/// its accesses would go nowhere, without a sound. A legacy device goes around
+/// the IOMMU, so there the caller may not have any other addresses.
+pub fn negotiate(offered: u64, platform: bool, interface: Interface) -> Result<u64, NicError> {
+    if let Interface::Legacy = interface {
+        if platform {
+            return Err(NicError::Unsupported("legacy virtio device behind an IOMMU"));
+        }
+        return Ok(offered & WANTED_LEGACY);
+    }
     if offered & VERSION_1 == 0 {
         return Err(NicError::Unsupported("virtio device offers no VERSION_1"));
     }
@@ -58,21 +74,34 @@ mod tests {
     #[test]
     fn the_offer_of_qemu_with_a_plain_backend() {
         // QEMU 10.0.2, modern PCI, `-netdev dgram`, bits spelled out in hex.
-        let accepted = negotiate(0x101_30bf_8024, false).unwrap();
+        let accepted = negotiate(0x101_30bf_8024, false, Interface::Modern).unwrap();
         assert_eq!(accepted, VERSION_1 | MAC | STATUS);
     }
 
     #[test]
+    fn the_legacy_offers_of_qemu_lose_bad_feature() {
+        // PCI with `disable-modern=on`, and MMIO version 1: both with bit 30 or 24 in it.
+        for offered in [0x79bf_8064, 0x39bf_8064, u64::MAX] {
+            let accepted = negotiate(offered, false, Interface::Legacy).unwrap();
+            assert_eq!(accepted & (BAD_FEATURE | 1 << 24 | !0xffff_ffff), 0);
+            assert_eq!(accepted & ANY_LAYOUT, ANY_LAYOUT);
+        }
+        assert_eq!(negotiate(0x79bf_8064, false, Interface::Legacy), Ok(MAC | STATUS | ANY_LAYOUT));
+    }
+
+    #[test]
     fn all_bits_offered_leaves_what_we_can_do() {
-        let accepted = negotiate(u64::MAX, true).unwrap();
+        let accepted = negotiate(u64::MAX, true, Interface::Modern).unwrap();
         assert_eq!(accepted, WANTED | ACCESS_PLATFORM);
         assert_eq!(accepted & (1 << 28 | 1 << 29 | 1 << 15 | 1 << 34 | 1 << 35 | 1 << 40), 0);
     }
 
     #[test]
     fn an_iommu_without_addresses_is_an_error_and_not_silence() {
-        assert!(negotiate(VERSION_1 | ACCESS_PLATFORM, false).is_err());
-        assert_eq!(negotiate(VERSION_1, true), Ok(VERSION_1));
-        assert!(negotiate(MAC, true).is_err());
+        let modern = Interface::Modern;
+        assert!(negotiate(VERSION_1 | ACCESS_PLATFORM, false, modern).is_err());
+        assert_eq!(negotiate(VERSION_1, true, modern), Ok(VERSION_1));
+        assert!(negotiate(MAC, true, modern).is_err());
+        assert!(negotiate(MAC, true, Interface::Legacy).is_err());
     }
 }

@@ -39,6 +39,11 @@
 //! ```
 //!
 //! At the crash, hand it to the dump as a [`Nic`](debugnet_core::nic::Nic).
+//!
+//! [`PciModern`] is one of the transports; [`PciLegacy`] and [`VirtioMmio`] are
+//! the others, and [`AnyTransport`] is whichever the machine has. Where it may
+//! turn out to be a legacy one, set [`MEMORY_NEEDED_ANY`] bytes aside and give
+//! [`Sizes::ANY`] to [`VirtioNet::with_sizes`].
 #![cfg_attr(not(any(test, feature = "fake")), no_std)]
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -58,7 +63,8 @@ mod bringup;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod features;
-pub mod header;
+mod format;
+mod header;
 mod net;
 mod queue;
 mod rx;
@@ -70,5 +76,8 @@ mod tx;
 mod tests;
 
 pub use net::{Counters, VirtioNet};
-pub use sizes::{MEMORY_NEEDED, Sizes};
+pub use sizes::{MEMORY_NEEDED, MEMORY_NEEDED_ANY, Sizes};
+pub use transport::any::AnyTransport;
+pub use transport::mmio::VirtioMmio;
+pub use transport::pci_legacy::PciLegacy;
 pub use transport::pci_modern::PciModern;

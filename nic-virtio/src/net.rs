@@ -14,7 +14,7 @@ use crate::bringup::{
 use crate::features;
 use crate::rx::{LINK_HEADER_MAX, Receiver};
 use crate::sizes::Sizes;
-use crate::transport::{Transport, status};
+use crate::transport::{Interface, Transport, status};
 use crate::tx::{Limits, SEGMENTS_MAX, Transmitter};
 
 /// Resets of a broken device after the take-over, before it is given up.
@@ -87,25 +87,33 @@ enum State {
 }
 
 impl<T: Transport, M: DmaMap> VirtioNet<T, M> {
-    /// The driver, with rings of [`Sizes::DEFAULT`] in `memory`. Touches nothing on the device.
+    /// The driver, with rings of [`Sizes::DEFAULT`] in `memory`, or of
+    /// [`Sizes::ANY`] if the transport is a legacy one. Touches nothing on the device.
     ///
     /// # Errors
-    /// [`NicError::Memory`] if that is less than [`MEMORY_NEEDED`](crate::MEMORY_NEEDED) bytes.
+    /// [`NicError::Memory`] if that is less than [`MEMORY_NEEDED`](crate::MEMORY_NEEDED)
+    /// bytes, on a legacy interface [`MEMORY_NEEDED_ANY`](crate::MEMORY_NEEDED_ANY).
     pub fn new(transport: T, memory: DmaRegion, map: M) -> Result<Self, NicError> {
-        Self::with_sizes(transport, memory, map, Sizes::DEFAULT)
+        let sizes = match transport.interface() {
+            Interface::Modern => Sizes::DEFAULT,
+            Interface::Legacy => Sizes::ANY,
+        };
+        Self::with_sizes(transport, memory, map, sizes)
     }
 
     /// The driver, with rings of `sizes` in `memory`. Touches nothing on the device.
     ///
     /// # Errors
-    /// [`NicError::Memory`] if that is less than [`Sizes::memory_needed`].
+    /// [`NicError::Memory`] if that is less than [`Sizes::memory_needed`],
+    /// [`NicError::Unsupported`] if the transport is a legacy one and `sizes`
+    /// sets nothing aside for that ([`Sizes::with_legacy`]).
     pub fn with_sizes(
         transport: T,
         memory: DmaRegion,
         map: M,
         sizes: Sizes,
     ) -> Result<Self, NicError> {
-        let pieces = sizes.cut(memory)?;
+        let pieces = sizes.cut(memory, transport.interface())?;
         Ok(Self {
             transport,
             map,

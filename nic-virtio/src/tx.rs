@@ -1,7 +1,7 @@
 //! Frames on their way out.
 //!
-//! Slot *i* owns header cell *i* and descriptors *3i* to *3i + 2* for ever:
-//! no free list, and the id of a completion names its slot. Slots are used in
+//! Slot *i* owns header cell *i* and descriptors *3i* to *3i + 2* for ever (four
+//! where the virtio header must have a descriptor of its own): no free list, and the id of a completion names its slot. Slots are used in
 //! turn, so that the tickets in flight are a run, and the low-water mark moves
 //! over the completed front of it however the device orders its completions.
 
@@ -10,6 +10,7 @@ use debugnet_core::nic::{Checksum, HEADER_MAX, NicError, Payload, TxError, TxFra
 use nic_hal::{BadAccess, DmaMap, DmaRegion};
 
 use crate::bits::Bits;
+use crate::format::Format;
 use crate::header;
 use crate::queue::{Descriptor, SplitQueue, lost};
 use crate::sizes::CELL_LEN;
@@ -19,6 +20,8 @@ use crate::transport::Rings;
 pub(crate) const SEGMENTS_MAX: usize = 2;
 /// Descriptors of one slot: its cell and its segments.
 pub(crate) const DESCRIPTORS_PER_SLOT: u16 = 3;
+/// The same where the cell takes two.
+const DESCRIPTORS_PER_SLOT_APART: u16 = 4;
 
 /// A piece of payload as the device finds it.
 #[derive(Clone, Copy)]
@@ -41,6 +44,7 @@ pub(crate) struct Limits {
 pub(crate) struct Transmitter {
     queue: SplitQueue,
     cells: DmaRegion,
+    format: Format,
     slots: u16,
     /// Slots whose frame has not come back.
     outstanding: Bits,
@@ -60,6 +64,7 @@ impl Transmitter {
         Self {
             queue: SplitQueue::new(rings),
             cells,
+            format: Format::NONE,
             slots: 0,
             outstanding: Bits::new(),
             next_slot: 0,
@@ -77,13 +82,21 @@ impl Transmitter {
     }
 
     /// Lays out an empty queue of `len` entries. Every frame must be complete.
-    pub(crate) fn lay_out(&mut self, len: u16) -> Result<Rings, NicError> {
-        let slots = len / DESCRIPTORS_PER_SLOT;
+    pub(crate) fn lay_out(&mut self, len: u16, format: Format) -> Result<Rings, NicError> {
+        self.format = format;
+        let in_queue = len.checked_div(self.descriptors_per_slot()).unwrap_or(0);
+        // A queue whose length the device fixed may be longer than we have cells for.
+        let cells = u16::try_from(self.cells.len() / CELL_LEN).unwrap_or(u16::MAX);
+        let slots = in_queue.min(cells).min(Bits::LEN);
         if slots == 0 {
             return Err(NicError::Unsupported("virtio transmit queue too short"));
         }
         (self.slots, self.next_slot, self.done_slot) = (slots, 0, 0);
-        self.queue.lay_out(len).map_err(lost)
+        self.queue.lay_out(len, format)
+    }
+
+    const fn descriptors_per_slot(&self) -> u16 {
+        if self.format.header_apart { DESCRIPTORS_PER_SLOT_APART } else { DESCRIPTORS_PER_SLOT }
     }
 
     /// Frames that fit.
@@ -139,17 +152,22 @@ impl Transmitter {
         segments: [Option<Segment>; SEGMENTS_MAX],
     ) -> Result<(), BadAccess> {
         let cell_at = usize::from(slot).saturating_mul(CELL_LEN);
-        let cell_len = header::LEN.saturating_add(frame.header.len());
-        self.cells.write_bytes(cell_at, &header::encode(frame.checksum))?;
-        self.cells.write_bytes(cell_at.saturating_add(header::LEN), frame.header)?;
+        let header_len = self.format.header_len;
+        let frame_at = cell_at.saturating_add(header_len);
+        let virtio_header = header::encode(frame.checksum, self.format.order);
+        self.cells.write_bytes(cell_at, virtio_header.get(..header_len).unwrap_or(&[]))?;
+        self.cells.write_bytes(frame_at, frame.header)?;
 
-        let head = slot.saturating_mul(DESCRIPTORS_PER_SLOT);
-        let cell = Segment {
-            address: self.cells.device_addr_of(cell_at, cell_len)?,
-            len: u32::try_from(cell_len).unwrap_or(0),
-        };
+        let head = slot.saturating_mul(self.descriptors_per_slot());
         let [first, second] = segments;
-        let chain = [Some(cell), first, second];
+        let chain = if self.format.header_apart {
+            let virtio_header = self.in_cell(cell_at, header_len)?;
+            let frame_header = self.in_cell(frame_at, frame.header.len())?;
+            [Some(virtio_header), Some(frame_header), first, second]
+        } else {
+            let cell = self.in_cell(cell_at, header_len.saturating_add(frame.header.len()))?;
+            [Some(cell), first, second, None]
+        };
         let mut index = head;
         for (position, segment) in chain.iter().enumerate() {
             let Some(segment) = segment else { break };
@@ -165,6 +183,11 @@ impl Transmitter {
             index = next;
         }
         self.queue.offer(head)
+    }
+
+    fn in_cell(&self, at: usize, len: usize) -> Result<Segment, BadAccess> {
+        let address = self.cells.device_addr_of(at, len)?;
+        Ok(Segment { address, len: u32::try_from(len).unwrap_or(0) })
     }
 
     /// Shows the device what was queued. `true` if the doorbell is to be rung.
@@ -183,8 +206,9 @@ impl Transmitter {
             // The length in a used entry of ours means nothing: nothing was written.
             let Some(used) = self.queue.take_used()? else { break };
             let head = u16::try_from(used.id).unwrap_or(u16::MAX);
-            let slot = head / DESCRIPTORS_PER_SLOT;
-            if !head.is_multiple_of(DESCRIPTORS_PER_SLOT) || !self.outstanding.remove(slot) {
+            let per_slot = self.descriptors_per_slot();
+            let slot = head.checked_div(per_slot).unwrap_or(u16::MAX);
+            if !head.is_multiple_of(per_slot) || !self.outstanding.remove(slot) {
                 return Err(NicError::Protocol("virtio completed a frame it did not have"));
             }
             any = true;

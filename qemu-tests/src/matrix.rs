@@ -6,7 +6,7 @@ use netsim::link::LinkConfig;
 
 use crate::far_end::Network;
 use crate::frame::Station;
-use crate::qemu::{CRASHES, MACHINES, MIB, Machine, NICS};
+use crate::qemu::{CRASHES, MACHINES, MIB, Machine, NICS, fits};
 use crate::run::{RunConfig, RunReport};
 use crate::serial::OutcomeKind;
 
@@ -136,12 +136,20 @@ pub fn cases(full: bool) -> Vec<Case> {
     let mut cases = if full {
         everything()
     } else {
-        // Every value of every dimension, and every pair of machine, loss and MTU.
+        // Every value of every dimension, and every pair of PCI machine, loss and MTU.
         vec![
             Case::new("q35", transitional, 64, 1500, 0, "null"),
             Case::new("q35", modern, 32, 4148, 1, "stack"),
             Case::new("pc", transitional, 32, 1500, 1, "panic"),
             Case::new("pc", modern, 32, 4148, 0, "driver-lock"),
+            Case::new("pc", "virtio-net-pci-legacy", 32, 1500, 1, "null"),
+            Case::new("q35", "e1000", 32, 1500, 1, "null"),
+            Case::new("pc", "e1000-82544gc", 32, 1500, 0, "driver-lock"),
+            Case::new("pc", "e1000-82545em", 32, 4148, 1, "stack"),
+            Case::new("q35", "e1000e", 32, 4148, 0, "panic"),
+            Case::new("q35", "igb", 32, 1500, 1, "driver-lock"),
+            Case::new("microvm", "virtio-net-device", 32, 4148, 0, "panic"),
+            Case::new("microvm", "virtio-net-device-legacy", 32, 1500, 1, "driver-lock"),
         ]
     };
     let small = || Case::new("q35", transitional, 32, 1500, 0, "null");
@@ -165,7 +173,7 @@ pub fn cases(full: bool) -> Vec<Case> {
 fn everything() -> Vec<Case> {
     let mut cases = Vec::new();
     for machine in MACHINES {
-        for nic in NICS {
+        for nic in NICS.iter().filter(|nic| fits(machine, nic)) {
             for crash in CRASHES {
                 for (mtu, loss) in [(1500, 0), (1500, 1), (4148, 0), (4148, 1), (1500, 5)] {
                     cases.push(Case::new(machine, nic, 32, mtu, loss, crash));

@@ -14,17 +14,36 @@ use crate::process::{Closed, Process};
 use crate::serial::{self, Line};
 
 /// Machines that the guest boots on.
-pub const MACHINES: &[&str] = &["q35", "pc"];
+pub const MACHINES: &[&str] = &[Q35, "pc", MICROVM];
 /// NICs that the guest has a driver for.
 pub const NICS: &[&str] = &[
     "virtio-net-pci",
     "virtio-net-pci-non-transitional",
+    "virtio-net-pci-legacy",
+    MMIO_NIC,
+    MMIO_NIC_LEGACY,
     "e1000",
     "e1000-82544gc",
     "e1000-82545em",
     "e1000e",
-    "igb",
+    IGB,
 ];
+/// The one that only PCI Express has a place for.
+const IGB: &str = "igb";
+/// The machine with PCI Express.
+const Q35: &str = "q35";
+/// The machine without PCI.
+const MICROVM: &str = "microvm";
+/// The NIC for it, with virtio-mmio of version 2.
+const MMIO_NIC: &str = "virtio-net-device";
+/// The same with version 1.
+const MMIO_NIC_LEGACY: &str = "virtio-net-device-legacy";
+
+/// Whether `nic` can be plugged into `machine`.
+pub fn fits(machine: &str, nic: &str) -> bool {
+    (machine == MICROVM) == [MMIO_NIC, MMIO_NIC_LEGACY].contains(&nic)
+        && (nic != IGB || machine == Q35)
+}
 /// Ways of dying.
 pub const CRASHES: &[&str] = &["null", "panic", "stack", "driver-lock"];
 /// Accelerators.
@@ -83,10 +102,9 @@ impl Machine {
 
     /// The guest's command line on `network`.
     pub fn command_line(&self, network: &Network) -> String {
-        let nic = if self.nic.starts_with("virtio-net-pci") { "virtio-net-pci" } else { &self.nic };
         let mut line = format!(
-            "nic={nic} crash={} mtu={} server={} client={} seed={}",
-            self.crash, self.mtu, network.server.ip, network.client, self.seed
+            "nic={} crash={} mtu={} server={} client={} seed={}",
+            self.nic, self.crash, self.mtu, network.server.ip, network.client, self.seed
         );
         if network.gateway.ip != Ipv4Addr::UNSPECIFIED {
             let _ = write!(line, " gateway={}", network.gateway.ip);
@@ -100,18 +118,33 @@ impl Machine {
         line
     }
 
-    fn device(&self) -> String {
-        // No option ROM: the guest is not booted from the network, and the
-        // file is in a package of its own.
-        let mut device = format!("{},netdev=net0,mac=52:54:00:12:34:56,romfile=", self.nic);
-        if self.nic == "igb" {
-            // It is PCI Express only, and wants the slots of a bus for its virtual functions.
+    /// QEMU's arguments for the NIC.
+    fn device(&self) -> Vec<String> {
+        let (name, more) = match self.nic.as_str() {
+            "virtio-net-pci-legacy" => ("virtio-net-pci", ",disable-modern=on,disable-legacy=off"),
+            MMIO_NIC_LEGACY => (MMIO_NIC, ""),
+            other => (other, ""),
+        };
+        let mut arguments = Vec::new();
+        let mut device = format!("{name},netdev=net0,mac=52:54:00:12:34:56{more}");
+        if name == MMIO_NIC {
+            let legacy = if self.nic == MMIO_NIC_LEGACY { "on" } else { "off" };
+            arguments.extend(["-global".into(), format!("virtio-mmio.force-legacy={legacy}")]);
+        } else {
+            // No option ROM: the guest is not booted from the network, and the
+            // file is in a package of its own.
+            device.push_str(",romfile=");
+        }
+        if name == IGB {
+            // A port of its own: on the root bus, its virtual functions would need slot after slot.
+            arguments.extend(["-device".into(), "pcie-root-port,id=port0,chassis=1".into()]);
             device.push_str(",bus=port0");
         }
         if self.mtu != 1500 && self.nic.starts_with("virtio-net") {
             let _ = write!(device, ",host_mtu={}", self.mtu);
         }
-        device
+        arguments.extend(["-device".into(), device]);
+        arguments
     }
 }
 
@@ -169,10 +202,7 @@ impl Qemu {
             option(&guest)?,
             option(&host)?
         ));
-        if machine.nic == "igb" {
-            command.args(["-device", "pcie-root-port,id=port0,chassis=1"]);
-        }
-        command.arg("-device").arg(machine.device());
+        command.args(machine.device());
         command.stderr(File::create(&paths.qemu_log)?);
         let serial_log = File::create(&paths.serial_log)?;
         Ok(Self { process: Process::spawn(command)?, serial_log, paths })
@@ -236,8 +266,21 @@ mod tests {
             "nic=virtio-net-pci crash=null mtu=4148 server=10.0.2.2 client=10.0.2.15 seed=1 \
              gateway=10.0.2.1 slots=256"
         );
-        assert!(machine.device().ends_with("romfile=,host_mtu=4148"));
-        assert!(!Machine::default().device().contains("host_mtu"));
+        assert!(machine.device()[1].ends_with("romfile=,host_mtu=4148"));
+        assert!(!Machine::default().device()[1].contains("host_mtu"));
+        let device = |nic: &str| Machine { nic: nic.into(), ..Machine::default() }.device();
+        assert!(device("virtio-net-pci-legacy")[1].contains("virtio-net-pci,"));
+        assert!(device("virtio-net-pci-legacy")[1].contains("disable-modern=on"));
+        assert_eq!(device(MMIO_NIC)[1], "virtio-mmio.force-legacy=off");
+        assert_eq!(device(MMIO_NIC_LEGACY)[1], "virtio-mmio.force-legacy=on");
+        assert!(device(MMIO_NIC_LEGACY)[3].starts_with("virtio-net-device,"));
+    }
+
+    #[test]
+    fn each_nic_fits_a_machine_and_the_other_way_round() {
+        assert!(NICS.iter().all(|nic| MACHINES.iter().any(|machine| fits(machine, nic))));
+        assert!(MACHINES.iter().all(|machine| NICS.iter().any(|nic| fits(machine, nic))));
+        assert!(!fits("q35", MMIO_NIC) && !fits(MICROVM, "virtio-net-pci"));
     }
 
     #[test]

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use netsim::link::LinkConfig;
 use qemu_tests::gateway::Stats;
-use qemu_tests::qemu::Machine;
+use qemu_tests::qemu::{Machine, fits};
 use qemu_tests::run::{Progress, RunConfig, RunReport, run as run_guest, time_limit};
 use qemu_tests::serial::OutcomeKind;
 use serde_json::{Value, json};
@@ -19,10 +19,10 @@ use crate::{cargo, tools, values};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The guest's NIC, as QEMU calls it
+    /// The guest's NIC, as QEMU calls it; `-legacy`: the legacy interface of virtio
     #[arg(long, value_name = "NAME", default_value = "virtio-net-pci", value_parser = values::nic)]
     nic: String,
-    /// The machine, as QEMU calls it: q35 or pc
+    /// The machine, as QEMU calls it: q35, pc, or microvm for the virtio-net-device ones
     #[arg(long, value_name = "NAME", default_value = "q35", value_parser = values::machine)]
     machine: String,
     /// The guest's RAM
@@ -79,6 +79,14 @@ pub(crate) fn run(args: &Args) -> ExitCode {
 }
 
 fn dump(args: &Args) -> Result<(RunReport, PathBuf)> {
+    if !fits(&args.machine, &args.nic) {
+        bail!(
+            "{} has no place for {}: virtio-net-device and virtio-net-device-legacy go with \
+               --machine microvm, the others with q35 or pc",
+            args.machine,
+            args.nic
+        );
+    }
     let qemu = tools::qemu()?;
     let guest = cargo::build_guest()?;
     let netdumpd = cargo::build_netdumpd()?;

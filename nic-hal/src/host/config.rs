@@ -18,6 +18,8 @@ pub struct HostConfig(Rc<RefCell<Space>>);
 struct Space {
     words: [u32; 64],
     absent: bool,
+    /// Words that a driver's writes do not change.
+    frozen: Vec<u16>,
     writes: Vec<(u16, u32)>,
 }
 
@@ -30,6 +32,7 @@ impl HostConfig {
         let config = Self(Rc::new(RefCell::new(Space {
             words: [0; 64],
             absent: false,
+            frozen: Vec::new(),
             writes: Vec::new(),
         })));
         for (offset, word) in words {
@@ -52,6 +55,11 @@ impl HostConfig {
     /// If `offset` is not below 256.
     pub fn get(&self, offset: u16) -> u32 {
         self.0.borrow().words[usize::from(offset) / 4]
+    }
+
+    /// Makes the word at `offset` keep its value, whatever a driver writes.
+    pub fn freeze(&self, offset: u16) {
+        self.0.borrow_mut().frozen.push(offset);
     }
 
     /// Unplugs the function (it reads as all ones), or plugs it in again.
@@ -91,6 +99,9 @@ impl ConfigRegionAccess for HostConfig {
         assert!(offset < 256 && offset.is_multiple_of(4), "no such word: {offset:#x}");
         let mut space = self.0.borrow_mut();
         space.writes.push((offset, value));
+        if space.frozen.contains(&offset) {
+            return;
+        }
         let word = &mut space.words[usize::from(offset) / 4];
         match offset {
             // The status half is cleared by ones.

@@ -1,13 +1,15 @@
 //! A virtio-net device made of registers and rings, honest or lying, for tests
 //! and fuzz targets.
 //!
-//! It sits on a fake PCI function, answers register accesses, and works the
-//! rings through the same memory as the driver: it follows whatever addresses
+//! It sits on a fake PCI function or in an MMIO slot ([`Bus`]), answers register
+//! accesses, and works the rings through the same memory as the driver: it follows whatever addresses
 //! the driver gave it, and notes every breach of the specification by the
 //! driver in [`FakeVirtio::violations`]. It does nothing by itself: the test
 //! says when it sends, completes and delivers, and with which lies.
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+mod legacy;
+mod mmio;
 mod registers;
 mod rings;
 
@@ -20,13 +22,44 @@ use nic_hal::host::{HostConfig, HostMemory};
 use nic_hal::{DmaMap, Identity};
 
 pub use registers::FakeWindow;
+use registers::Region;
 use rings::Queue;
 pub use rings::{Chain, RX, TX};
 
-use crate::{PciModern, Sizes, VirtioNet, features};
+use crate::{AnyTransport, PciLegacy, Sizes, VirtioMmio, VirtioNet, features};
 
+/// The way to the fake device's registers.
+pub type FakeTransport = AnyTransport<HostConfig, FakeWindow, FakeWindow>;
 /// The driver, on the fake device.
-pub type FakeDriver<M = Identity> = VirtioNet<PciModern<HostConfig, FakeWindow>, M>;
+pub type FakeDriver<M = Identity> = VirtioNet<FakeTransport, M>;
+
+/// How the device is reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Bus {
+    /// PCI, modern interface only.
+    PciModern,
+    /// PCI, legacy interface only.
+    PciLegacy,
+    /// MMIO version 1.
+    MmioV1,
+    /// MMIO version 2.
+    MmioV2,
+}
+
+impl Bus {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::PciModern, Self::PciLegacy, Self::MmioV1, Self::MmioV2];
+
+    /// Whether this is the interface from before virtio 1.0.
+    pub const fn is_legacy(self) -> bool {
+        matches!(self, Self::PciLegacy | Self::MmioV1)
+    }
+
+    /// Whether this is PCI.
+    pub const fn is_pci(self) -> bool {
+        matches!(self, Self::PciModern | Self::PciLegacy)
+    }
+}
 
 /// Where the device's registers lie in physical memory.
 const BAR: u64 = 0xc_fe00_0000;
@@ -42,13 +75,15 @@ const MARGIN: usize = 4096;
 /// How the device behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct Quirks {
+    /// How it is reached; not to be changed later.
+    pub bus: Bus,
     /// Features offered.
     pub features: u64,
     /// Reads of the status after a reset until it reads 0; `u32::MAX`: never.
     pub reset_looks: u32,
     /// Keeps `FEATURES_OK` clear.
     pub refuses_features: bool,
-    /// Longest ring offered, for each queue.
+    /// Longest ring offered, for each queue; on legacy PCI the length it has.
     pub queue_len: [u16; 3],
     /// Doorbell number of each queue.
     pub notify_off: [u16; 3],
@@ -60,13 +95,18 @@ pub struct Quirks {
     pub link_up: bool,
     /// Every register reads as all ones.
     pub gone: bool,
-    /// The configuration generation changes with every read.
+    /// The configuration changes with every read, and its generation, where there is one.
     pub restless: bool,
+    /// A reset leaves the queues set up.
+    pub keeps_queues: bool,
+    /// Magic, version and device id, on MMIO.
+    pub identity: Option<[u32; 3]>,
 }
 
 impl Default for Quirks {
     fn default() -> Self {
         Self {
+            bus: Bus::PciModern,
             features: features::VERSION_1 | features::MAC | features::STATUS,
             reset_looks: 0,
             refuses_features: false,
@@ -77,7 +117,21 @@ impl Default for Quirks {
             link_up: true,
             gone: false,
             restless: false,
+            keeps_queues: false,
+            identity: None,
         }
+    }
+}
+
+impl Quirks {
+    /// An honest device on `bus`, which offers what QEMU does on a plain backend.
+    pub fn on(bus: Bus) -> Self {
+        let features = match bus {
+            Bus::PciModern | Bus::MmioV2 => 0x101_30bf_8024,
+            Bus::PciLegacy => 0x79bf_8064,
+            Bus::MmioV1 => 0x39bf_8064,
+        };
+        Self { bus, features: features | features::STATUS, ..Self::default() }
     }
 }
 
@@ -94,6 +148,10 @@ struct Device {
     generation: u8,
     queue_select: u16,
     queues: [Queue; 3],
+    /// MMIO version 1: what page numbers count, and where used rings start.
+    page_len: u32,
+    /// Where MSI-X is switched.
+    config: HostConfig,
     doorbells: Vec<(u16, u32)>,
     violations: Vec<String>,
 }
@@ -122,8 +180,14 @@ impl FakeVirtio {
 
     /// The same, with memory for a driver of these sizes.
     pub fn with_sizes(quirks: Quirks, sizes: Sizes) -> Self {
+        let config = HostConfig::new(match quirks.bus {
+            Bus::PciLegacy => legacy::config_space(),
+            _ => config_space(),
+        });
         let device = Device {
             quirks,
+            page_len: 0x1000,
+            config: config.clone(),
             status: 0x0f,
             resetting: None,
             resets: 0,
@@ -138,7 +202,7 @@ impl FakeVirtio {
         let driver_len = sizes.memory_needed() + 2 * MARGIN;
         Self {
             device: Rc::new(RefCell::new(device)),
-            config: HostConfig::new(config_space()),
+            config,
             driver_memory: HostMemory::leak(driver_len, DeviceAddr(DRIVER_MEMORY)),
             payload: HostMemory::leak(PAYLOAD_LEN, DeviceAddr(PAYLOAD_MEMORY)),
         }
@@ -147,12 +211,29 @@ impl FakeVirtio {
     /// The transport, as a kernel finds it at boot.
     ///
     /// # Errors
-    /// What [`PciModern::probe`] finds wrong.
-    pub fn transport(&self) -> Result<PciModern<HostConfig, FakeWindow>, NicError> {
-        PciModern::probe(self.config.function(), |phys, len| {
-            let base = usize::try_from(phys.0.checked_sub(BAR)?).ok()?;
-            Some(FakeWindow { device: self.device.clone(), base, len })
-        })
+    /// What the transport's probe finds wrong.
+    pub fn transport(&self) -> Result<FakeTransport, NicError> {
+        let window =
+            |region, base, len| FakeWindow { device: self.device.clone(), region, base, len };
+        let bus = self.device.borrow().quirks.bus;
+        match bus {
+            Bus::PciModern => AnyTransport::probe_pci(
+                self.config.function(),
+                |phys, len| {
+                    let base = usize::try_from(phys.0.checked_sub(BAR)?).ok()?;
+                    Some(window(Region::Modern, base, len))
+                },
+                |_, _| None,
+            ),
+            Bus::PciLegacy => PciLegacy::probe(self.config.function(), |port, count| {
+                assert_eq!(port, legacy::PORT, "the ports of BAR 0");
+                Some(window(Region::Ports, 0, count.into()))
+            })
+            .map(AnyTransport::PciLegacy),
+            Bus::MmioV1 | Bus::MmioV2 => {
+                VirtioMmio::probe(window(Region::Mmio, 0, 0x200)).map(AnyTransport::Mmio)
+            }
+        }
     }
 
     /// The driver of default sizes with physical addresses.

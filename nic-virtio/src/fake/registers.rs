@@ -17,10 +17,22 @@ pub(super) const NOTIFY_LEN: u32 = 0x20;
 /// Bytes between two doorbells.
 pub(super) const NOTIFY_MULTIPLIER: u32 = 8;
 
+/// What a window shows.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Region {
+    /// The structures of the modern PCI interface.
+    Modern,
+    /// The I/O ports of the legacy one.
+    Ports,
+    /// An MMIO slot.
+    Mmio,
+}
+
 /// A window over some of the device's registers.
 #[derive(Debug)]
 pub struct FakeWindow {
     pub(super) device: Rc<RefCell<Device>>,
+    pub(super) region: Region,
     pub(super) base: usize,
     pub(super) len: usize,
 }
@@ -41,13 +53,15 @@ impl FakeWindow {
         if device.quirks.gone {
             return Ok(u32::MAX);
         }
-        Ok(if address >= NOTIFY_AT {
-            device.violation("read a doorbell");
-            0
-        } else if address >= NET_AT {
-            device.read_net(address - NET_AT, width)
-        } else {
-            device.read_common(address - COMMON_AT, width)
+        Ok(match self.region {
+            Region::Ports => device.read_port(address, width),
+            Region::Mmio => device.read_slot(address, width),
+            Region::Modern if address >= NOTIFY_AT => {
+                device.violation("read a doorbell");
+                0
+            }
+            Region::Modern if address >= NET_AT => device.read_net(address - NET_AT, width),
+            Region::Modern => device.read_common(address - COMMON_AT, width),
         })
     }
 
@@ -57,12 +71,14 @@ impl FakeWindow {
         if device.quirks.gone {
             return Ok(());
         }
-        if address >= NOTIFY_AT {
-            device.write_doorbell(address - NOTIFY_AT, width, value);
-        } else if address >= NET_AT {
-            device.violation("wrote to the configuration");
-        } else {
-            device.write_common(address - COMMON_AT, width, value);
+        match self.region {
+            Region::Ports => device.write_port(address, width, value),
+            Region::Mmio => device.write_slot(address, width, value),
+            Region::Modern if address >= NOTIFY_AT => {
+                device.write_doorbell(address - NOTIFY_AT, width, value);
+            }
+            Region::Modern if address >= NET_AT => device.violation("wrote to the configuration"),
+            Region::Modern => device.write_common(address - COMMON_AT, width, value),
         }
         Ok(())
     }
@@ -138,7 +154,7 @@ impl Device {
         }
     }
 
-    fn read_status(&mut self) -> u8 {
+    pub(super) fn read_status(&mut self) -> u8 {
         match self.resetting {
             None => {}
             Some(0) => self.finish_reset(),
@@ -154,7 +170,10 @@ impl Device {
         self.status = 0;
         self.resets += 1;
         self.driver_features = 0;
-        self.queues = Default::default();
+        self.page_len = 0;
+        if !self.quirks.keeps_queues {
+            self.queues = Default::default();
+        }
     }
 
     fn write_common(&mut self, at: u32, width: usize, value: u32) {
@@ -171,13 +190,7 @@ impl Device {
         match at {
             0x00 => self.feature_select[0] = value,
             0x08 => self.feature_select[1] = value,
-            0x0c => {
-                if self.status & status::FEATURES_OK != 0 {
-                    self.violation("changed features after FEATURES_OK");
-                }
-                let select = self.feature_select[1];
-                set_half(&mut self.driver_features, select, value);
-            }
+            0x0c => self.accept(self.feature_select[1], value),
             0x10 | 0x1a => {
                 if value != 0xffff {
                     self.violation("asked for an interrupt");
@@ -201,7 +214,7 @@ impl Device {
         }
     }
 
-    fn write_status(&mut self, value: u8) {
+    pub(super) fn write_status(&mut self, value: u8) {
         if value == 0 {
             // One that is reset already has nothing to let go of.
             if self.status != 0 {
@@ -215,6 +228,13 @@ impl Device {
         if value & status::FAILED == 0 && self.status & !value & !status::NEEDS_RESET != 0 {
             self.violation(format!("cleared status bits: {:#x} to {value:#x}", self.status));
         }
+        if self.quirks.bus.is_legacy() {
+            if value & status::FEATURES_OK != 0 {
+                self.violation("set FEATURES_OK on a legacy device");
+            }
+            self.status = value;
+            return;
+        }
         let mut value = value;
         let subset = self.driver_features & !self.quirks.features == 0;
         let platform = self.quirks.features & !self.driver_features & features::ACCESS_PLATFORM;
@@ -224,7 +244,10 @@ impl Device {
         self.status = value;
     }
 
-    fn read_net(&mut self, at: u32, width: usize) -> u32 {
+    pub(super) fn read_net(&mut self, at: u32, width: usize) -> u32 {
+        if self.quirks.restless && self.quirks.bus.is_legacy() {
+            self.quirks.mac.0[5] = self.quirks.mac.0[5].wrapping_add(1);
+        }
         match (at, width) {
             (0..6, 1) => self.quirks.mac.0[at as usize].into(),
             (6, 2) => u32::from(self.quirks.link_up),
@@ -242,18 +265,37 @@ impl Device {
         if width != if data { 4 } else { 2 } {
             self.violation(format!("doorbell of {width} bytes"));
         }
-        if self.status & status::DRIVER_OK == 0 {
-            self.violation("doorbell before DRIVER_OK");
-        }
         let off = self.quirks.notify_off.get(usize::from(queue)).copied().unwrap_or(u16::MAX);
         if u32::from(off) * NOTIFY_MULTIPLIER != at {
             self.violation(format!("doorbell of queue {queue} at {at:#x}"));
         }
-        self.doorbells.push((queue, value));
+        self.ring(value);
+    }
+
+    /// A doorbell with this value.
+    pub(super) fn ring(&mut self, value: u32) {
+        if self.status & status::DRIVER_OK == 0 {
+            self.violation("doorbell before DRIVER_OK");
+        }
+        self.doorbells.push((value as u16, value));
+    }
+
+    /// The driver accepts `features` (one half of them).
+    pub(super) fn accept(&mut self, select: u32, features: u32) {
+        if self.status & (status::FEATURES_OK | status::DRIVER_OK) != 0 {
+            self.violation("changed features too late");
+        }
+        set_half(&mut self.driver_features, select, features);
+        if self.driver_features & features::BAD_FEATURE != 0 {
+            self.violation("acknowledged BAD_FEATURE");
+        }
+        if self.driver_features & !self.quirks.features != 0 {
+            self.violation("accepted what was not offered");
+        }
     }
 }
 
-const fn half(value: u64, select: u32) -> u32 {
+pub(super) const fn half(value: u64, select: u32) -> u32 {
     match select {
         0 => value as u32,
         1 => (value >> 32) as u32,
@@ -261,7 +303,7 @@ const fn half(value: u64, select: u32) -> u32 {
     }
 }
 
-fn set_half(value: &mut u64, select: u32, half: u32) {
+pub(super) fn set_half(value: &mut u64, select: u32, half: u32) {
     match select {
         0 => *value = *value & !0xffff_ffff | u64::from(half),
         1 => *value = *value & 0xffff_ffff | u64::from(half) << 32,

@@ -20,6 +20,10 @@ pub(super) struct Queue {
     pub(super) descriptors: u64,
     pub(super) avail: u64,
     pub(super) used: u64,
+    /// Legacy: the page the queue is on.
+    pub(super) page: u32,
+    /// MMIO version 1: alignment of the used ring.
+    pub(super) align: u32,
     /// Free-running index of the next available entry.
     next_avail: u16,
     /// Free-running used index.
@@ -35,6 +39,8 @@ impl Queue {
             descriptors: 0xdead_0000,
             avail: 0xdead_1000,
             used: 0xdead_2000,
+            page: 0x000d_ead0,
+            align: 0x1000,
             next_avail: 0x1234,
             used_index: 0x1200,
         }
@@ -84,7 +90,7 @@ impl FakeVirtio {
             && device.status & status::NEEDS_RESET == 0
             && !device.quirks.gone
             && device.queues[usize::from(queue)].enabled
-            && self.config.is_bus_master()
+            && (!device.quirks.bus.is_pci() || self.config.is_bus_master())
     }
 
     /// Takes the next available chain of `queue`, if the device runs and there is one.
@@ -140,26 +146,46 @@ impl FakeVirtio {
         chain
     }
 
-    /// Fetches everything that was kicked and reads it: head, virtio header and frame of each.
-    pub fn fetch_frames(&self) -> Vec<(u16, [u8; header::LEN], Vec<u8>)> {
+    /// Length of the header in front of frames: that of the interface, as
+    /// nothing that lengthens it can have been accepted.
+    pub fn header_len(&self) -> usize {
+        if self.device.borrow().quirks.bus.is_legacy() { 10 } else { 12 }
+    }
+
+    /// Without `ANY_LAYOUT` a legacy device takes the header from a buffer of its own.
+    fn check_layout(&self, chain: &Chain) {
+        let mut device = self.device.borrow_mut();
+        let any = !device.quirks.bus.is_legacy() || device.driver_features & 1 << 27 != 0;
+        let first = chain.buffers.first().map_or(0, |(_, len)| *len);
+        if !any && first != 10 {
+            device.violation(format!("header in a buffer of {first} bytes"));
+        }
+    }
+
+    /// Fetches everything that was kicked and reads it: head, virtio header
+    /// (padded with zeros) and frame of each.
+    pub fn fetch_frames(&self) -> Vec<(u16, [u8; header::MAX], Vec<u8>)> {
         std::iter::from_fn(|| self.fetch(TX)).map(|chain| self.read_frame(&chain)).collect()
     }
 
-    fn read_frame(&self, chain: &Chain) -> (u16, [u8; header::LEN], Vec<u8>) {
+    fn read_frame(&self, chain: &Chain) -> (u16, [u8; header::MAX], Vec<u8>) {
+        self.check_layout(chain);
+        let header_len = self.header_len();
         let mut bytes = Vec::new();
         for (address, len) in &chain.buffers {
             let at = bytes.len();
             bytes.resize(at + *len as usize, 0);
             self.read(*address, &mut bytes[at..]);
         }
-        let mut virtio_header = [0xff; header::LEN];
-        if let Some(found) = bytes.get(..header::LEN) {
-            virtio_header.copy_from_slice(found);
+        let mut virtio_header = [0; header::MAX];
+        match bytes.get(..header_len) {
+            Some(found) => virtio_header[..header_len].copy_from_slice(found),
+            None => self.device.borrow_mut().violation("frame without a header"),
         }
         if virtio_header[10..] != [0, 0] {
             self.device.borrow_mut().violation("num_buffers of a sent frame is not 0");
         }
-        (chain.head, virtio_header, bytes.split_off(header::LEN.min(bytes.len())))
+        (chain.head, virtio_header, bytes.split_off(header_len.min(bytes.len())))
     }
 
     /// Puts an entry in the used ring, true or not.
@@ -195,22 +221,30 @@ impl FakeVirtio {
 
     /// Delivers `frame` as it should be. `false` if there is no buffer.
     pub fn deliver(&self, frame: &[u8]) -> bool {
-        let mut virtio_header = [0; header::LEN];
+        let mut virtio_header = [0; header::MAX];
         virtio_header[10] = 1;
-        self.deliver_as(virtio_header, frame, (header::LEN + frame.len()) as u32)
+        self.deliver_as(virtio_header, frame, (self.header_len() + frame.len()) as u32)
     }
 
-    /// Delivers `frame` with any header, and says that it wrote `len` bytes.
-    pub fn deliver_as(&self, virtio_header: [u8; header::LEN], frame: &[u8], len: u32) -> bool {
+    /// Delivers `frame` with any header (as much of it as the interface has),
+    /// and says that it wrote `len` bytes.
+    pub fn deliver_as(&self, virtio_header: [u8; header::MAX], frame: &[u8], len: u32) -> bool {
         let Some(chain) = self.fetch(RX) else { return false };
-        let Some((address, room)) = chain.buffers.first().copied() else { return false };
+        self.check_layout(&chain);
+        let room: u32 = chain.buffers.iter().map(|(_, len)| len).sum();
         if room < 1526 {
             self.device.borrow_mut().violation(format!("receive buffer of {room} bytes"));
         }
-        // The whole buffer is the device's, and must be memory.
-        self.read(address + u64::from(room) - 1, &mut [0]);
-        self.write(address, &virtio_header);
-        self.write(address + header::LEN as u64, frame);
+        let mut bytes = virtio_header[..self.header_len()].to_vec();
+        bytes.extend_from_slice(frame);
+        let mut left = &bytes[..];
+        for (address, room) in &chain.buffers {
+            // The whole buffer is the device's, and must be memory.
+            self.read(address + u64::from(*room) - 1, &mut [0]);
+            let (here, rest) = left.split_at(left.len().min(*room as usize));
+            self.write(*address, here);
+            left = rest;
+        }
         self.push_used(RX, chain.head.into(), len);
         true
     }

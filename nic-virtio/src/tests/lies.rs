@@ -1,10 +1,9 @@
 //! Devices that lie, stall, break or vanish.
 
 use debugnet_core::nic::{Link, RxError};
-use nic_hal::Identity;
 
 use super::*;
-use crate::Sizes;
+use crate::fake::Bus;
 use crate::transport::status;
 
 fn start_error(quirks: Quirks) -> (FakeVirtio, NicError, TestClock) {
@@ -219,10 +218,16 @@ fn stop_says_so_if_the_device_does_not_confirm() {
     assert!(!fake.config().is_bus_master());
 }
 
-/// A lie in the used ring of the transmit queue: the driver recovers once and
-/// then gives up with the truth.
+/// A lie in the used ring of the transmit queue, on every transport: the driver
+/// recovers once and then gives up with the truth.
 fn lie_twice(lie: impl Fn(&FakeVirtio, u16)) {
-    let (fake, mut nic) = running(Quirks::default());
+    for bus in Bus::ALL {
+        lie_twice_on(bus, &lie);
+    }
+}
+
+fn lie_twice_on(bus: Bus, lie: impl Fn(&FakeVirtio, u16)) {
+    let (fake, mut nic) = running_on(Quirks::on(bus));
     for round in 1..=2u32 {
         for number in 0..3 {
             send(&mut nic, number).unwrap();
@@ -331,7 +336,7 @@ fn a_device_that_stops_by_itself_is_started_again() {
 fn received_lengths_that_cannot_be_cost_one_frame_each() {
     let (fake, mut nic) = running(Quirks::default());
     let mut buf = [0; 4096];
-    let whole = [0; crate::header::LEN];
+    let whole = [0; crate::header::MAX];
     for _ in 0..50 {
         for len in [0, 11, 12, 25, 2049, 4096, 0x1_0000, u32::MAX] {
             assert!(fake.deliver_as(whole, &[1; 60], len));
@@ -355,7 +360,7 @@ fn received_lengths_that_cannot_be_cost_one_frame_each() {
 #[test]
 fn a_device_that_leaves_the_header_alone_is_not_confused_with_the_last_frame() {
     let (fake, mut nic) = running(Quirks { queue_len: [1, 256, 64], ..Quirks::default() });
-    let mut spanning = [0; crate::header::LEN];
+    let mut spanning = [0; crate::header::MAX];
     spanning[10] = 2;
     assert!(fake.deliver_as(spanning, &[1; 60], 72));
     assert_eq!(nic.receive(&mut [0; 60]), Err(RxError::Malformed));

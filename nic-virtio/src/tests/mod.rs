@@ -3,13 +3,14 @@
 mod lies;
 mod order;
 mod traffic;
+mod transports;
 
 use debugnet_core::nic::{Checksum, Nic, NicError, Payload, Start, TxError, TxFrame, TxTicket};
 use debugnet_core::time::{Clock, Instant};
-use nic_hal::DmaMap;
+use nic_hal::{DmaMap, Identity};
 
 use crate::fake::{FakeDriver, FakeVirtio, Quirks, RX, TX};
-use crate::features;
+use crate::{Sizes, features};
 
 /// Time that passes only by waiting, 100 us at a time.
 #[derive(Default)]
@@ -44,6 +45,19 @@ fn running(quirks: Quirks) -> (FakeVirtio, FakeDriver) {
     (fake, nic)
 }
 
+/// A device and its driver, running, with memory for any interface.
+fn running_on(quirks: Quirks) -> (FakeVirtio, FakeDriver) {
+    let (fake, nic) = try_running_on(quirks, Sizes::ANY);
+    (fake, nic.unwrap())
+}
+
+fn try_running_on(quirks: Quirks, sizes: Sizes) -> (FakeVirtio, Result<FakeDriver, NicError>) {
+    let fake = FakeVirtio::with_sizes(quirks, sizes);
+    let mut nic = fake.driver_with(Identity::new(), sizes);
+    let started = start(&mut nic, &mut TestClock::default());
+    (fake, started.map(|()| nic))
+}
+
 /// A header of a frame, the number in its last bytes.
 fn header(number: u32) -> Vec<u8> {
     let mut header = vec![0xe0; 62];
@@ -69,7 +83,7 @@ fn a_driver_may_move_to_the_crash_context() {
     assert_send::<crate::tx::Transmitter>();
     assert_send::<crate::rx::Receiver>();
     #[cfg(target_arch = "x86_64")]
-    assert_send::<crate::VirtioNet<crate::PciModern<nic_hal::pci::Cf8>, nic_hal::Identity>>();
+    assert_send::<crate::VirtioNet<crate::PciModern<nic_hal::pci::Cf8>, Identity>>();
 }
 
 #[test]

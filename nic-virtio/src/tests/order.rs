@@ -1,11 +1,10 @@
 //! Tickets under any order of completions, and any sequence of calls on any device.
 
 use debugnet_core::nic::RxError;
-use nic_hal::Identity;
 use proptest::prelude::*;
 
 use super::*;
-use crate::Sizes;
+use crate::fake::Bus;
 
 /// One thing that happens.
 #[derive(Clone, Debug)]
@@ -35,9 +34,10 @@ proptest! {
 
     /// The mark is the largest ticket such that it and all before it are complete.
     #[test]
-    fn the_low_water_mark_is_exact(ops in ops()) {
-        let sizes = Sizes::new(32, 1).unwrap();
-        let fake = FakeVirtio::with_sizes(Quirks::default(), sizes);
+    fn the_low_water_mark_is_exact(ops in ops(), bus in 0..4usize) {
+        let sizes = Sizes::new(32, 1).unwrap().with_legacy(32).unwrap();
+        let quirks = Quirks { queue_len: [32, 32, 64], ..Quirks::on(Bus::ALL[bus]) };
+        let fake = FakeVirtio::with_sizes(quirks, sizes);
         let mut nic = fake.driver_with(Identity::new(), sizes);
         start(&mut nic, &mut TestClock::default()).unwrap();
         let slots = u64::from(nic.capabilities().tx_slots);
@@ -88,9 +88,14 @@ proptest! {
     #[test]
     fn no_device_breaks_the_driver(
         lies in prop::collection::vec((0u8..8, any::<u32>(), any::<u32>()), 0..60),
+        bus in 0..4usize,
+        any_layout in any::<bool>(),
     ) {
-        let sizes = Sizes::new(16, 4).unwrap();
-        let fake = FakeVirtio::with_sizes(Quirks::default(), sizes);
+        let sizes = Sizes::new(16, 4).unwrap().with_legacy(16).unwrap();
+        let quirks = Quirks { queue_len: [16, 16, 64], ..Quirks::on(Bus::ALL[bus]) };
+        let hidden = if any_layout { 0 } else { features::ANY_LAYOUT };
+        let quirks = Quirks { features: quirks.features & !hidden, ..quirks };
+        let fake = FakeVirtio::with_sizes(quirks, sizes);
         let mut nic = fake.driver_with(Identity::new(), sizes);
         start(&mut nic, &mut TestClock::default()).unwrap();
         let mut last = TxTicket::NONE;

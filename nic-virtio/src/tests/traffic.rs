@@ -2,10 +2,9 @@
 
 use debugnet_core::addr::{PhysAddr, PhysRange};
 use debugnet_core::nic::{ChecksumOffload, RxError};
-use nic_hal::{Identity, Limited};
+use nic_hal::Limited;
 
 use super::*;
-use crate::Sizes;
 
 #[test]
 fn the_device_sees_header_and_payload_and_nothing_else() {

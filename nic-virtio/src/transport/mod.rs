@@ -1,10 +1,14 @@
 //! How a driver reaches a virtio device: what PCI and MMIO transports have in
 //! common (virtio 1.2 chapter 4).
 
+pub mod any;
+pub mod mmio;
+pub mod pci_legacy;
 pub mod pci_modern;
 
 use debugnet_core::addr::DeviceAddr;
 use debugnet_core::nic::NicError;
+use nic_hal::BadAccess;
 
 /// Device status bits (virtio 1.2 section 2.1).
 pub mod status {
@@ -26,7 +30,26 @@ pub mod status {
     pub const GONE: u8 = 0xff;
 }
 
-/// Where the three parts of a split virtqueue are, for the device.
+/// Which of virtio's two interfaces a transport speaks (virtio 1.2 section 1.3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Interface {
+    /// Since virtio 1.0: `VERSION_1`, little-endian, three addresses a queue.
+    Modern,
+    /// Before that: 32 features, the guest's byte order, a queue in one block of pages.
+    Legacy,
+}
+
+/// How long the ring of a queue may be; 0 if there is no such queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum QueueLen {
+    /// Any power of two up to this.
+    UpTo(u16),
+    /// Exactly this, as the device fixed it.
+    Fixed(u16),
+}
+
+/// Where the three parts of a split virtqueue are, for the device. On a legacy
+/// interface they are one block from `descriptors`, which starts on a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rings {
     /// Entries, a power of two.
@@ -46,6 +69,9 @@ pub struct Rings {
 /// device reads as all ones, and [`NicError::Protocol`] when what it says about
 /// itself leads outside its windows.
 pub trait Transport {
+    /// Which interface this is. Reads nothing.
+    fn interface(&self) -> Interface;
+
     /// Makes the registers reachable and silences the interrupts. Called at
     /// every start: the dead kernel may have left either any way. Returns how
     /// many microseconds the device needs before the call is made again; 0 if
@@ -88,27 +114,30 @@ pub trait Transport {
     /// [`NicError::Protocol`] if the registers are not there.
     fn set_driver_features(&mut self, features: u64) -> Result<(), NicError>;
 
-    /// Longest ring the device takes for `queue`; 0 if it has no such queue.
+    /// How long a ring the device takes for `queue`.
     ///
     /// # Errors
     /// [`NicError::Protocol`] if the registers are not there.
-    fn queue_len_max(&mut self, queue: u16) -> Result<u16, NicError>;
+    fn queue_len(&mut self, queue: u16) -> Result<QueueLen, NicError>;
 
     /// Gives the device the rings of `queue` and enables it, without an interrupt vector.
     ///
     /// # Errors
-    /// [`NicError::Protocol`] if the queue's doorbell lies outside the device.
+    /// [`NicError::Protocol`] if the queue's doorbell lies outside the device, or
+    /// the queue is still in use; [`NicError::NotReachable`] if the rings lie
+    /// where a legacy device cannot be told.
     fn enable_queue(&mut self, queue: u16, rings: &Rings) -> Result<(), NicError>;
 
     /// Rings the doorbell of `queue`, whose available index is now `avail_index`.
     /// It was found by [`Transport::enable_queue`], so this cannot fail.
     fn notify(&mut self, queue: u16, avail_index: u16);
 
-    /// A counter that changes when the device changes its configuration.
+    /// A counter that changes when the device changes its configuration; `None`
+    /// on a legacy interface, which has none.
     ///
     /// # Errors
     /// [`NicError::Protocol`] if the register is not there.
-    fn config_generation(&mut self) -> Result<u8, NicError>;
+    fn config_generation(&mut self) -> Result<Option<u32>, NicError>;
 
     /// Byte `offset` of the device's configuration.
     ///
@@ -116,7 +145,7 @@ pub trait Transport {
     /// [`NicError::Protocol`] if the device has no such byte.
     fn config8(&mut self, offset: usize) -> Result<u8, NicError>;
 
-    /// The little-endian word at `offset` of the device's configuration.
+    /// The 16-bit word at `offset` of the device's configuration.
     ///
     /// # Errors
     /// [`NicError::Protocol`] if the device has no such word.
@@ -125,4 +154,20 @@ pub trait Transport {
     /// The last resort for a device that does not confirm its reset: cuts it
     /// off from memory, where the bus can. `true` if it is cut off.
     fn cut_off(&mut self) -> bool;
+}
+
+/// The error of a register that the probe did not find room for.
+fn lost(_: BadAccess) -> NicError {
+    NicError::Protocol("virtio register outside its window")
+}
+
+/// The number of the page that `rings` start on, as the legacy interface has it
+/// (virtio 1.2 sections 4.1.5.1.2 and 4.2.4): 32 bits, and 0 means "none".
+fn page_number(rings: &Rings) -> Result<u32, NicError> {
+    let page_len = crate::queue::PAGE_LEN as u64;
+    let address = rings.descriptors.0;
+    let page = address.checked_div(page_len).filter(|_| address.is_multiple_of(page_len));
+    page.and_then(|page| u32::try_from(page).ok())
+        .filter(|page| *page != 0)
+        .ok_or(NicError::NotReachable)
 }

@@ -9,13 +9,13 @@ use debugnet_core::nic::NicError;
 use nic_hal::pci_types::ConfigRegionAccess;
 use nic_hal::{BadAccess, Bar, Capability, Mmio, PciFunction, Registers};
 
-use super::{Rings, Transport, status};
+use super::{Interface, QueueLen, Rings, Transport, lost, status};
 use crate::features;
 
 /// PCI vendor id of virtio devices.
-const VENDOR: u16 = 0x1af4;
+pub(super) const VENDOR: u16 = 0x1af4;
 /// Device id of a transitional network device.
-const TRANSITIONAL_NET: u16 = 0x1000;
+pub(super) const TRANSITIONAL_NET: u16 = 0x1000;
 /// Device id of a modern one: 0x1040 and the virtio device type, 1.
 const MODERN_NET: u16 = 0x1041;
 
@@ -33,7 +33,7 @@ const WINDOW_MAX: u32 = 1 << 20;
 /// Vector that means "no interrupt".
 const NO_VECTOR: u16 = 0xffff;
 /// A device back from D3 is left alone this long.
-const WAKE_US: u32 = 10_000;
+pub(super) const WAKE_US: u32 = 10_000;
 /// Queues this driver uses: receive and transmit.
 const QUEUES: usize = 2;
 
@@ -72,9 +72,15 @@ pub struct PciModern<A, R = Mmio> {
     notification_data: bool,
 }
 
-/// Whether a PCI function with these ids may be driven by [`PciModern`].
+/// Whether a PCI function with these ids is a virtio network device, of any age.
 pub const fn is_virtio_net(vendor: u16, device: u16) -> bool {
     vendor == VENDOR && (device == MODERN_NET || device == TRANSITIONAL_NET)
+}
+
+/// Whether `function` has the structures of the modern interface, at usable addresses.
+/// Reads configuration space only.
+pub fn has_modern_interface<A: ConfigRegionAccess>(function: &PciFunction<A>) -> bool {
+    [COMMON_CFG, NOTIFY_CFG, DEVICE_CFG].iter().all(|kind| structure(function, *kind).is_ok())
 }
 
 impl<A: ConfigRegionAccess, R: Registers> PciModern<A, R> {
@@ -179,12 +185,11 @@ fn structure<A: ConfigRegionAccess>(
     }))
 }
 
-/// The error of a register that the probe did not find room for.
-fn lost(_: BadAccess) -> NicError {
-    NicError::Protocol("virtio register outside its window")
-}
-
 impl<A: ConfigRegionAccess, R: Registers> Transport for PciModern<A, R> {
+    fn interface(&self) -> Interface {
+        Interface::Modern
+    }
+
     fn prepare(&mut self) -> Result<u32, NicError> {
         if self.function.id().is_none() {
             return Err(NicError::Gone);
@@ -235,12 +240,12 @@ impl<A: ConfigRegionAccess, R: Registers> Transport for PciModern<A, R> {
         self.common.write16(common::CONFIG_MSIX_VECTOR, NO_VECTOR).map_err(lost)
     }
 
-    fn queue_len_max(&mut self, queue: u16) -> Result<u16, NicError> {
+    fn queue_len(&mut self, queue: u16) -> Result<QueueLen, NicError> {
         if queue >= self.common.read16(common::NUM_QUEUES).map_err(lost)? {
-            return Ok(0);
+            return Ok(QueueLen::UpTo(0));
         }
         self.common.write16(common::QUEUE_SELECT, queue).map_err(lost)?;
-        self.common.read16(common::QUEUE_SIZE).map_err(lost)
+        self.common.read16(common::QUEUE_SIZE).map(QueueLen::UpTo).map_err(lost)
     }
 
     fn enable_queue(&mut self, queue: u16, rings: &Rings) -> Result<(), NicError> {
@@ -263,8 +268,9 @@ impl<A: ConfigRegionAccess, R: Registers> Transport for PciModern<A, R> {
         };
     }
 
-    fn config_generation(&mut self) -> Result<u8, NicError> {
-        self.common.read8(common::CONFIG_GENERATION).map_err(lost)
+    fn config_generation(&mut self) -> Result<Option<u32>, NicError> {
+        let generation = self.common.read8(common::CONFIG_GENERATION).map_err(lost)?;
+        Ok(Some(generation.into()))
     }
 
     fn config8(&mut self, offset: usize) -> Result<u8, NicError> {

@@ -78,8 +78,17 @@ impl Default for Options {
 pub enum NicChoice {
     /// The first one that any driver knows.
     Auto,
-    /// The first virtio network function on the PCI bus.
+    /// The first virtio network function on the PCI bus that has the modern interface.
     VirtioNetPci,
+    /// The same, and one that never had the legacy interface.
+    VirtioNetPciNonTransitional,
+    /// The first virtio network function on the PCI bus with the legacy
+    /// interface, driven through that.
+    VirtioNetPciLegacy,
+    /// The first virtio network device in an MMIO slot of version 2.
+    VirtioNetDevice,
+    /// The same, of version 1.
+    VirtioNetDeviceLegacy,
     /// The first of Intel's controllers with this PCI device id.
     Intel(u16),
     /// None: for a look at a machine without a network. The dump fails.
@@ -90,6 +99,10 @@ impl NicChoice {
     const NAMES: &[(&str, Self)] = &[
         ("auto", Self::Auto),
         ("virtio-net-pci", Self::VirtioNetPci),
+        ("virtio-net-pci-non-transitional", Self::VirtioNetPciNonTransitional),
+        ("virtio-net-pci-legacy", Self::VirtioNetPciLegacy),
+        ("virtio-net-device", Self::VirtioNetDevice),
+        ("virtio-net-device-legacy", Self::VirtioNetDeviceLegacy),
         ("e1000", Self::Intel(0x100e)),
         ("e1000-82544gc", Self::Intel(0x100c)),
         ("e1000-82545em", Self::Intel(0x100f)),
@@ -319,6 +332,13 @@ mod tests {
             let line = format!("crash={name}");
             assert_eq!(Options::parse(&line).unwrap().crash, *death);
             assert_eq!(death.name(), *name);
+        }
+    }
+
+    #[test]
+    fn each_nic_has_a_name_that_parses_to_it() {
+        for (name, nic) in NicChoice::NAMES {
+            assert_eq!(Options::parse(&format!("nic={name}")).unwrap().nic, *nic);
         }
     }
 

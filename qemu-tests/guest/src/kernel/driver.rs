@@ -2,74 +2,46 @@
 
 use core::fmt;
 
-use debugnet_core::addr::PhysRange;
 use debugnet_core::nic::{
     Capabilities, Link, Nic, NicError, RxError, Start, TxError, TxFrame, TxTicket,
 };
 use debugnet_core::time::Clock;
 use guest::cmdline::NicChoice;
 use heapless::String;
-use nic_e1000::{E1000, PciDevice, is_e1000};
+use nic_e1000::E1000;
 use nic_hal::pci::Cf8;
-use nic_hal::pci_types::PciAddress;
-use nic_hal::{DmaMap, DmaRegion, Mmio, PciFunction};
-use nic_virtio::transport::pci_modern::is_virtio_net;
-use nic_virtio::{PciModern, VirtioNet};
+use nic_hal::{DmaMap, DmaRegion};
+use nic_virtio::{MEMORY_NEEDED_ANY, Sizes, VirtioNet};
 
-use super::arch::{self, Machine};
-use super::pci;
+use super::arch::Machine;
+use super::{intel, virtio};
 
 /// Longest name of a device in bytes.
 pub(super) const NAME_MAX: usize = 16;
 
 /// Bytes of memory that any of the drivers needs.
 pub(super) const MEMORY_NEEDED: usize = {
-    let (virtio, intel) = (nic_virtio::MEMORY_NEEDED, nic_e1000::MEMORY_NEEDED);
+    let (virtio, intel) = (MEMORY_NEEDED_ANY, nic_e1000::MEMORY_NEEDED);
     let larger = if virtio > intel { virtio } else { intel };
     larger.next_multiple_of(8)
 };
 
-/// The crates with drivers.
+/// A device that can be driven.
 #[derive(Clone, Copy, Debug)]
-enum Kind {
-    Virtio,
-    Intel,
-}
-
-/// From PCI vendor and device id to a driver.
-const PROBE: &[(fn(u16, u16) -> bool, Kind)] =
-    &[(is_virtio_net, Kind::Virtio), (is_e1000, Kind::Intel)];
-
-/// A PCI function that can be driven.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Device {
-    kind: Kind,
-    address: PciAddress,
-    vendor: u16,
-    device: u16,
+pub(super) enum Device {
+    Virtio(virtio::Device),
+    Intel(intel::Device),
 }
 
 /// The first device that the options allow.
 pub(super) fn find(choice: NicChoice) -> Option<Device> {
-    let mut found = None;
-    let function = pci::find(arch::pci_access, |function| {
-        found = function.id().and_then(|(vendor, device)| {
-            let (_, kind) = PROBE.iter().find(|(drives, _)| drives(vendor, device))?;
-            let wanted = match (choice, kind) {
-                (NicChoice::Auto, _) | (NicChoice::VirtioNetPci, Kind::Virtio) => true,
-                (NicChoice::Intel(id), Kind::Intel) => id == device,
-                _ => false,
-            };
-            wanted.then_some((*kind, vendor, device))
-        });
-        found.is_some()
-    })?;
-    let (kind, vendor, device) = found?;
-    Some(Device { kind, address: function.address(), vendor, device })
+    let intel = || intel::find(choice).map(Device::Intel);
+    virtio::find(choice).map(Device::Virtio).or_else(intel)
 }
 
 impl Device {
-    /// A driver in `memory`. Writes nothing to the device.
+    /// A driver in `memory`. Writes nothing to the device. A virtio device
+    /// names its MTU itself, so `ip_mtu` means nothing to it.
     pub(super) fn driver<M: DmaMap>(
         self,
         machine: &mut Machine,
@@ -77,46 +49,42 @@ impl Device {
         map: M,
         ip_mtu: u16,
     ) -> Result<Driver<M>, NicError> {
-        // SAFETY: the function exists. Two drivers know it, one after the other: the
-        // live one until the crash, the dump's from then on.
-        let function = unsafe { PciFunction::new(arch::pci_access(), self.address) };
-        let window = |start, len| {
-            machine.map_device(PhysRange::new(start, len as u64)?).ok()?;
-            // SAFETY: registers of the device, mapped uncached just now and for ever.
-            unsafe { Mmio::at(usize::try_from(start.0).ok()?, len) }
-        };
-        match self.kind {
-            Kind::Virtio => {
-                let transport = PciModern::probe(function, window)?;
-                VirtioNet::new(transport, memory, map).map(Driver::Virtio)
+        match self {
+            Self::Virtio(device) => {
+                let transport = device.transport(machine)?;
+                let nic = VirtioNet::with_sizes(transport, memory, map, Sizes::ANY)?;
+                Ok(Driver::Virtio(nic))
             }
-            Kind::Intel => {
-                let device = PciDevice::probe(function, window)?;
-                let nic = E1000::new(device, memory, map)?;
+            Self::Intel(device) => {
+                let nic = E1000::new(device.registers(machine)?, memory, map)?;
                 Ok(Driver::Intel(nic.with_ip_mtu(ip_mtu)))
             }
         }
     }
 
-    /// Vendor and device id.
+    /// What the device is.
     pub(super) fn name(self) -> String<NAME_MAX> {
-        let mut name = String::new();
-        // Nine bytes: it fits.
-        let _ = fmt::write(&mut name, format_args!("{:04x}:{:04x}", self.vendor, self.device));
-        name
+        match self {
+            Self::Virtio(device) => device.name(),
+            Self::Intel(device) => device.name(),
+        }
     }
 }
 
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.address)
+        match self {
+            Self::Virtio(device) => write!(f, "{device}"),
+            Self::Intel(device) => write!(f, "{device}"),
+        }
     }
 }
 
 /// A driver for the device that was found.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there are two, and no heap")]
 pub(super) enum Driver<M> {
-    Virtio(VirtioNet<PciModern<Cf8, Mmio>, M>),
+    Virtio(VirtioNet<virtio::Transport, M>),
     Intel(E1000<Cf8, M>),
 }
 

@@ -4,10 +4,12 @@ mod arch;
 mod crash;
 mod death;
 mod driver;
+mod intel;
 mod live;
 mod panic;
 mod pci;
 mod source;
+mod virtio;
 mod volatile;
 
 use core::fmt::{self, Write};

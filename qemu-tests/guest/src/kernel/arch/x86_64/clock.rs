@@ -30,39 +30,41 @@ fn read_tsc() -> u64 {
 
 /// Counter ticks a second, or `None` if the interval timer does not move.
 pub(super) fn calibrate() -> Option<NonZeroU64> {
-    let mut shortest = u64::MAX;
-    for _ in 0..MEASUREMENTS {
-        shortest = shortest.min(measure()?);
-    }
+    let shortest = (0..MEASUREMENTS).filter_map(|_| measure()).min()?;
     NonZeroU64::new(shortest.checked_mul(PIT_HZ)? / u64::from(PIT_TICKS))
 }
 
-/// Counter ticks while channel 2 of the timer counts [`PIT_TICKS`] down.
+/// Counter ticks while channel 0 of the timer counts [`PIT_TICKS`] down. `None` if
+/// that was not seen from its beginning to its end.
+///
+/// Channel 0, as a `microvm` has no port 0x61, which opens channel 2 and shows
+/// its output. The interrupt at the end is not taken: they are off for ever.
 fn measure() -> Option<u64> {
-    const GATE: u8 = 0x01;
-    const SPEAKER: u8 = 0x02;
-    const OUTPUT: u8 = 0x20;
-    /// Channel 2, low then high byte, mode 0: the output rises at the end of the count.
-    const COMMAND: u8 = 0xb0;
-    let (mut control, mut command, mut channel) =
-        (Port::<u8>::new(0x61), Port::<u8>::new(0x43), Port::<u8>::new(0x42));
+    /// Bit 7 of the status: the output, high when the count has ended.
+    const OUTPUT: u8 = 0x80;
+    /// Channel 0, low then high byte, mode 0: the output rises at the end of the count.
+    const COMMAND: u8 = 0x30;
+    /// Read-back: the next byte of channel 0 is its status.
+    const STATUS: u8 = 0xe2;
+    let (mut command, mut channel) = (Port::<u8>::new(0x43), Port::<u8>::new(0x40));
     let [low, high] = PIT_TICKS.to_le_bytes();
 
-    // SAFETY: port 0x61 gates channel 2 and the speaker, which nothing else uses.
-    let before = unsafe { control.read() };
-    // SAFETY: as above; the speaker stays off.
-    unsafe { control.write(before & !SPEAKER | GATE) };
-    // SAFETY: channel 2 drives nothing but the speaker.
+    // SAFETY: the kernel uses no timer interrupt; nobody else counts on channel 0.
     unsafe { command.write(COMMAND) };
     // SAFETY: first half of the count that the command announced.
     unsafe { channel.write(low) };
     let start = read_tsc();
     // SAFETY: second half: the count starts.
     unsafe { channel.write(high) };
+    let mut was_counting = false;
     for _ in 0..LOOKS_MAX {
-        // SAFETY: reading has no effect.
-        if unsafe { control.read() } & OUTPUT != 0 {
-            return Some(read_tsc().wrapping_sub(start));
+        // SAFETY: latches the status, and does not touch the count.
+        unsafe { command.write(STATUS) };
+        // SAFETY: takes the status that was latched.
+        if unsafe { channel.read() } & OUTPUT == 0 {
+            was_counting = true;
+        } else {
+            return was_counting.then(|| read_tsc().wrapping_sub(start));
         }
     }
     None

@@ -1,4 +1,4 @@
-//! x86_64 PC machines of QEMU (`q35`, `pc`), booted through PVH.
+//! x86_64 machines of QEMU (`q35`, `pc`, `microvm`), booted through PVH.
 
 mod boot;
 mod clock;
@@ -19,6 +19,7 @@ use guest::memory::{self, Ranges};
 use guest::pvh::{MemoryMapEntry, StartInfo};
 use heapless::{String, Vec};
 use nic_hal::pci::Cf8;
+use nic_hal::port::PortIo;
 use x86_64::instructions::hlt;
 use x86_64::instructions::port::Port;
 
@@ -154,6 +155,27 @@ fn low_bytes<const LEN: usize>(address: u64) -> Result<[u8; LEN], &'static str> 
         *byte = unsafe { first.wrapping_add(at).read_volatile() };
     }
     Ok(bytes)
+}
+
+/// Where `microvm` has its virtio-mmio slots: first address, bytes between two, how many.
+pub(crate) const MMIO_SLOTS: (u64, u64, u64) = (0xfeb0_0000, 0x200, 24);
+
+/// Whether there is a PCI bus: a `microvm` has none, and virtio-mmio instead,
+/// at addresses where a PC may have anything.
+pub(crate) fn has_pci() -> bool {
+    const ENABLE: u32 = 1 << 31;
+    let mut address = Port::<u32>::new(0xcf8);
+    // SAFETY: selects a register of configuration space, and accesses none.
+    unsafe { address.write(ENABLE) };
+    // SAFETY: reading the selection has no effect.
+    unsafe { address.read() == ENABLE }
+}
+
+/// I/O ports of a device. `None` if they run past the last port.
+pub(crate) fn ports(first: u16, len: u16) -> Option<PortIo> {
+    // SAFETY: ring 0. The ports are those of a device that two drivers know, one after
+    // the other: the live one until the crash, the dump's from then on.
+    unsafe { PortIo::new(first, len) }
 }
 
 /// PCI configuration space.
