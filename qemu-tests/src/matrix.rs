@@ -143,6 +143,11 @@ pub fn cases(full: bool) -> Vec<Case> {
             Case::new("pc", transitional, 32, 1500, 1, "panic"),
             Case::new("pc", modern, 32, 4148, 0, "driver-lock"),
             Case::new("pc", "virtio-net-pci-legacy", 32, 1500, 1, "null"),
+            Case::new("q35", "e1000", 32, 1500, 1, "null"),
+            Case::new("pc", "e1000-82544gc", 32, 1500, 0, "driver-lock"),
+            Case::new("pc", "e1000-82545em", 32, 4148, 1, "stack"),
+            Case::new("q35", "e1000e", 32, 4148, 0, "panic"),
+            Case::new("q35", "igb", 32, 1500, 1, "driver-lock"),
             Case::new("microvm", "virtio-net-device", 32, 4148, 0, "panic"),
             Case::new("microvm", "virtio-net-device-legacy", 32, 1500, 1, "driver-lock"),
         ]

@@ -14,7 +14,7 @@ use crate::process::{Closed, Process};
 use crate::serial::{self, Line};
 
 /// Machines that the guest boots on.
-pub const MACHINES: &[&str] = &["q35", "pc", MICROVM];
+pub const MACHINES: &[&str] = &[Q35, "pc", MICROVM];
 /// NICs that the guest has a driver for.
 pub const NICS: &[&str] = &[
     "virtio-net-pci",
@@ -22,7 +22,16 @@ pub const NICS: &[&str] = &[
     "virtio-net-pci-legacy",
     MMIO_NIC,
     MMIO_NIC_LEGACY,
+    "e1000",
+    "e1000-82544gc",
+    "e1000-82545em",
+    "e1000e",
+    IGB,
 ];
+/// The one that only PCI Express has a place for.
+const IGB: &str = "igb";
+/// The machine with PCI Express.
+const Q35: &str = "q35";
 /// The machine without PCI.
 const MICROVM: &str = "microvm";
 /// The NIC for it, with virtio-mmio of version 2.
@@ -33,6 +42,7 @@ const MMIO_NIC_LEGACY: &str = "virtio-net-device-legacy";
 /// Whether `nic` can be plugged into `machine`.
 pub fn fits(machine: &str, nic: &str) -> bool {
     (machine == MICROVM) == [MMIO_NIC, MMIO_NIC_LEGACY].contains(&nic)
+        && (nic != IGB || machine == Q35)
 }
 /// Ways of dying.
 pub const CRASHES: &[&str] = &["null", "panic", "stack", "driver-lock"];
@@ -124,6 +134,11 @@ impl Machine {
             // No option ROM: the guest is not booted from the network, and the
             // file is in a package of its own.
             device.push_str(",romfile=");
+        }
+        if name == IGB {
+            // A port of its own: on the root bus, its virtual functions would need slot after slot.
+            arguments.extend(["-device".into(), "pcie-root-port,id=port0,chassis=1".into()]);
+            device.push_str(",bus=port0");
         }
         if self.mtu != 1500 && self.nic.starts_with("virtio-net") {
             let _ = write!(device, ",host_mtu={}", self.mtu);

@@ -89,6 +89,8 @@ pub enum NicChoice {
     VirtioNetDevice,
     /// The same, of version 1.
     VirtioNetDeviceLegacy,
+    /// The first of Intel's controllers with this PCI device id.
+    Intel(u16),
     /// None: for a look at a machine without a network. The dump fails.
     None,
 }
@@ -101,6 +103,11 @@ impl NicChoice {
         ("virtio-net-pci-legacy", Self::VirtioNetPciLegacy),
         ("virtio-net-device", Self::VirtioNetDevice),
         ("virtio-net-device-legacy", Self::VirtioNetDeviceLegacy),
+        ("e1000", Self::Intel(0x100e)),
+        ("e1000-82544gc", Self::Intel(0x100c)),
+        ("e1000-82545em", Self::Intel(0x100f)),
+        ("e1000e", Self::Intel(0x10d3)),
+        ("igb", Self::Intel(0x10c9)),
         ("none", Self::None),
     ];
 }

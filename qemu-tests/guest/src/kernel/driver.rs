@@ -8,44 +8,56 @@ use debugnet_core::nic::{
 use debugnet_core::time::Clock;
 use guest::cmdline::NicChoice;
 use heapless::String;
+use nic_e1000::E1000;
+use nic_hal::pci::Cf8;
 use nic_hal::{DmaMap, DmaRegion};
 use nic_virtio::{MEMORY_NEEDED_ANY, Sizes, VirtioNet};
 
 use super::arch::Machine;
-use super::virtio;
+use super::{intel, virtio};
 
 /// Longest name of a device in bytes.
 pub(super) const NAME_MAX: usize = 16;
 
 /// Bytes of memory that any of the drivers needs.
-pub(super) const MEMORY_NEEDED: usize = MEMORY_NEEDED_ANY.next_multiple_of(8);
+pub(super) const MEMORY_NEEDED: usize = {
+    let (virtio, intel) = (MEMORY_NEEDED_ANY, nic_e1000::MEMORY_NEEDED);
+    let larger = if virtio > intel { virtio } else { intel };
+    larger.next_multiple_of(8)
+};
 
 /// A device that can be driven.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Device {
     Virtio(virtio::Device),
+    Intel(intel::Device),
 }
 
 /// The first device that the options allow.
 pub(super) fn find(choice: NicChoice) -> Option<Device> {
-    virtio::find(choice).map(Device::Virtio)
+    let intel = || intel::find(choice).map(Device::Intel);
+    virtio::find(choice).map(Device::Virtio).or_else(intel)
 }
 
 impl Device {
     /// A driver in `memory`. Writes nothing to the device. A virtio device
-    /// names its MTU itself, so `_ip_mtu` means nothing to it.
+    /// names its MTU itself, so `ip_mtu` means nothing to it.
     pub(super) fn driver<M: DmaMap>(
         self,
         machine: &mut Machine,
         memory: DmaRegion,
         map: M,
-        _ip_mtu: u16,
+        ip_mtu: u16,
     ) -> Result<Driver<M>, NicError> {
         match self {
             Self::Virtio(device) => {
                 let transport = device.transport(machine)?;
                 let nic = VirtioNet::with_sizes(transport, memory, map, Sizes::ANY)?;
                 Ok(Driver::Virtio(nic))
+            }
+            Self::Intel(device) => {
+                let nic = E1000::new(device.registers(machine)?, memory, map)?;
+                Ok(Driver::Intel(nic.with_ip_mtu(ip_mtu)))
             }
         }
     }
@@ -54,6 +66,7 @@ impl Device {
     pub(super) fn name(self) -> String<NAME_MAX> {
         match self {
             Self::Virtio(device) => device.name(),
+            Self::Intel(device) => device.name(),
         }
     }
 }
@@ -62,20 +75,24 @@ impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Virtio(device) => write!(f, "{device}"),
+            Self::Intel(device) => write!(f, "{device}"),
         }
     }
 }
 
 /// A driver for the device that was found.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there are two, and no heap")]
 pub(super) enum Driver<M> {
     Virtio(VirtioNet<virtio::Transport, M>),
+    Intel(E1000<Cf8, M>),
 }
 
 impl<M: DmaMap> Driver<M> {
     fn nic(&mut self) -> &mut dyn Nic {
         match self {
             Self::Virtio(nic) => nic,
+            Self::Intel(nic) => nic,
         }
     }
 }
@@ -84,6 +101,7 @@ impl<M: DmaMap> Nic for Driver<M> {
     fn capabilities(&self) -> Capabilities {
         match self {
             Self::Virtio(nic) => nic.capabilities(),
+            Self::Intel(nic) => nic.capabilities(),
         }
     }
 

@@ -4,6 +4,7 @@ mod arch;
 mod crash;
 mod death;
 mod driver;
+mod intel;
 mod live;
 mod panic;
 mod pci;
