@@ -345,9 +345,11 @@ impl<'m> Session<'m> {
         self.probed = false;
 
         let rtt_us = now.since_us(slot.sent_at);
-        // An ack sooner than any round trip answers an earlier transmission.
+        // An ack much sooner than a round trip answers an earlier transmission.
+        // Taken for an answer to the last one, it would declare all in between lost.
         let certain = slot.tries == 1;
-        let early = !certain && rtt_us < self.rtt.min_us();
+        let soonest_us = self.rtt.min_us().max(self.rtt.srtt_us() >> 1);
+        let early = !certain && self.rtt.known() && rtt_us < soonest_us;
         if early {
             self.tolerance.was_spurious();
         } else if !certain {

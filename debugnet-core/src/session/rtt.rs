@@ -22,6 +22,9 @@ impl Rtt {
     /// A busy server on the same switch may pause for tens of milliseconds; a
     /// lost tail is found by the probe long before.
     const RTO_FLOOR_US: u64 = 40_000;
+    /// A server that is no real-time program pauses for milliseconds; a probe
+    /// in each pause would be a retransmission in each.
+    const PROBE_FLOOR_US: u64 = 5_000;
     /// Longest wait between two probes of a silent path: some sixty of them
     /// before it is given up, which also sees the end of a long burst of loss.
     pub(crate) const BACKOFF_MAX_US: u64 = 200_000;
@@ -101,7 +104,7 @@ impl Rtt {
             .saturating_mul(2)
             .saturating_add(self.rttvar_4)
             .saturating_add(self.granularity_us.saturating_mul(2))
-            .min(self.rto_us())
+            .clamp(Self::PROBE_FLOOR_US, self.rto_us().max(Self::PROBE_FLOOR_US))
     }
 }
 
@@ -166,7 +169,7 @@ mod tests {
             rtt.sample(at(i), 100);
         }
         assert_eq!(rtt.rto_us(), Rtt::RTO_FLOOR_US);
-        assert!(rtt.probe_us() < 1000, "{}", rtt.probe_us());
+        assert_eq!(rtt.probe_us(), Rtt::PROBE_FLOOR_US);
     }
 
     #[test]
