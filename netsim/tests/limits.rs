@@ -677,6 +677,39 @@ fn a_clock_that_jumps_ahead_is_no_silence() {
     }
 }
 
+/// As above where frames are lost, so that often none waits to be heard right after the jump.
+#[test]
+fn a_clock_that_jumps_ahead_on_a_quiet_wire_is_no_silence() {
+    let crash = |at_us, by_us| {
+        let machine = Machine::new(random_ram(100_000, 1));
+        crash_jumping(&machine, &world(&lossy(0.2), 2), at_us, by_us)
+    };
+    let (steady, steady_us) = crash(0, 0);
+    assert_eq!(steady.verdict, Verdict::Confirmed);
+    for part in 1..40 {
+        let at_us = steady_us * part / 40;
+        let (outcome, _) = crash(at_us, 13_000_000);
+        assert_eq!(outcome.verdict, Verdict::Confirmed, "at {at_us}: {outcome:?}");
+        assert!(outcome.elapsed_us > 13_000_000, "at {at_us}: it was over before");
+    }
+}
+
+#[test]
+fn a_clock_that_jumps_ahead_during_the_wait_for_the_link_is_no_missing_link() {
+    let machine = Machine::new(random_ram(100_000, 1));
+    let world = world(&lossy(0.0), 1);
+    let now = world.borrow().now();
+    for (at, up) in [(now, false), (now.after(500_000), true)] {
+        let set = move |world: &mut netsim::world::World<CoreServer>| {
+            world.device().expect("in the dump").borrow_mut().link_up = up;
+        };
+        world.borrow_mut().at(at, Box::new(set));
+    }
+    let (outcome, _) = crash_jumping(&machine, &world, 200_000, 13_000_000);
+    assert!(outcome.elapsed_us > 13_000_000);
+    assert_identical(&machine, &world, &outcome);
+}
+
 #[test]
 fn a_clock_that_jumps_ahead_during_the_herald_is_no_silence() {
     let machine = Machine::new(random_ram(100_000, 1));
