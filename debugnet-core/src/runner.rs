@@ -241,7 +241,7 @@ const SURVEY_MAX: u32 = 65_536;
 /// Longest take-over.
 const TAKE_OVER_MAX_US: u64 = 10_000_000;
 /// Longer gaps between two steps are the machine's, not the path's: a paused
-/// or migrated VM. They do not count as silence.
+/// or migrated VM. They are neither silence nor a wait for the link.
 const GAP_MAX_US: u64 = 2_000_000;
 /// When to look again for a link.
 const LINK_WAIT_US: u64 = 10_000;
@@ -284,6 +284,9 @@ impl Dump<'_, '_> {
         let gap_us = now.since_us(self.polled_at);
         if self.begun.is_some() && gap_us > GAP_MAX_US {
             self.heard_at = self.heard_at.after(gap_us);
+            if let Phase::Link { since } = &mut self.phase {
+                *since = since.after(gap_us);
+            }
         }
         self.polled_at = now;
         if self.begun.is_none() {
