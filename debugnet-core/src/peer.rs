@@ -7,8 +7,8 @@
 
 use core::net::Ipv4Addr;
 
-use zerocopy::FromBytes;
 use zerocopy::network_endian::U16;
+use zerocopy::{FromBytes, Immutable, IntoBytes, Unaligned};
 
 use crate::addr::MacAddr;
 use crate::nic::HEADER_MAX;
@@ -58,6 +58,15 @@ pub(crate) enum UdpSum {
     Payload(u16),
     /// By the NIC, over the pseudo-header sum left in the field.
     Offload,
+}
+
+/// What is behind the Ethernet header and in front of the payload.
+#[derive(IntoBytes, Immutable, Unaligned)]
+#[repr(C)]
+struct MessageHeaders {
+    ip: Ipv4Header,
+    udp: UdpHeader,
+    message: MessageHeader,
 }
 
 #[derive(Debug)]
@@ -170,15 +179,12 @@ impl Peer {
         udp.checksum = U16::new(match sum {
             UdpSum::Offload => pseudo.folded(),
             UdpSum::Payload(payload) => {
-                use zerocopy::IntoBytes;
                 pseudo.and(udp.as_bytes()).and(message.as_bytes()).plus(payload).udp_field()
             }
         });
         let mut writer = Writer::new(buf);
         self.put_ethernet(&mut writer, next_hop, ETHERTYPE_IPV4);
-        writer.put(&self.ip.with_payload(udp_len));
-        writer.put(&udp);
-        writer.put(message);
+        writer.put(&MessageHeaders { ip: self.ip.with_payload(udp_len), udp, message: *message });
         let len = writer.finish()?;
         let udp_start = len.checked_sub(UdpHeader::LEN + MessageHeader::LEN)?;
         Some((len, u16::try_from(udp_start).ok()?))
