@@ -387,11 +387,8 @@ impl<'m> Session<'m> {
     /// Declares lost what was sent before the newest answered transmission and
     /// has had its time. Each transmission is looked at once in all.
     fn detect_losses(&mut self, now: Instant) {
-        let Some(newest) = self.newest else { return };
         while let Some(id) = self.flight.first() {
-            let Some(slot) = self.slots.get(id) else { return };
-            let overtaken = is_after(newest.order, slot.order) && newest.sent_at >= slot.sent_at;
-            if !overtaken || now < slot.sent_at.after(self.slack_us(&newest)) {
+            if self.loss_due().is_none_or(|due| now < due) {
                 return;
             }
             self.lose(id);
@@ -406,6 +403,7 @@ impl<'m> Session<'m> {
             .then(|| slot.sent_at.after(self.slack_us(&newest)))
     }
 
+    #[cold]
     fn lose(&mut self, id: SlotId) {
         self.slots.remove(&mut self.flight, id);
         if let Some(slot) = self.slots.get_mut(id) {
