@@ -7,8 +7,8 @@
 
 use core::net::Ipv4Addr;
 
-use zerocopy::FromBytes;
 use zerocopy::network_endian::U16;
+use zerocopy::{FromBytes, Immutable, IntoBytes, Unaligned};
 
 use crate::addr::MacAddr;
 use crate::nic::HEADER_MAX;
@@ -60,9 +60,22 @@ pub(crate) enum UdpSum {
     Offload,
 }
 
+/// What is behind the Ethernet header and in front of the payload.
+#[derive(IntoBytes, Immutable, Unaligned)]
+#[repr(C)]
+struct MessageHeaders {
+    ip: Ipv4Header,
+    udp: UdpHeader,
+    message: MessageHeader,
+}
+
 #[derive(Debug)]
 pub(crate) struct Peer {
     ends: Endpoints,
+    /// In front of no payload; each message fills in its length.
+    ip: Ipv4Header,
+    /// Pseudo header without a length: the same both ways.
+    pseudo: Sum,
     next_hop: Option<MacAddr>,
     /// Requests sent so far, and when the next is due.
     asked: u32,
@@ -77,7 +90,15 @@ impl Peer {
     const WAITS_US: [u64; 4] = [100_000, 200_000, 400_000, 800_000];
 
     pub(crate) fn new(ends: Endpoints) -> Self {
-        Self { ends, next_hop: None, asked: 0, ask_at: Instant::ZERO, reply_to: None }
+        Self {
+            ip: Ipv4Header::udp(ends.client, ends.server, 0),
+            pseudo: pseudo_header_v4(ends.client, ends.server, 0),
+            ends,
+            next_hop: None,
+            asked: 0,
+            ask_at: Instant::ZERO,
+            reply_to: None,
+        }
     }
 
     pub(crate) fn next_hop(&self) -> Option<MacAddr> {
@@ -154,20 +175,16 @@ impl Peer {
             len: U16::new(udp_len),
             checksum: U16::new(0),
         };
-        let pseudo = pseudo_header_v4(self.ends.client, self.ends.server, udp_len);
+        let pseudo = self.pseudo.plus(udp_len);
         udp.checksum = U16::new(match sum {
             UdpSum::Offload => pseudo.folded(),
             UdpSum::Payload(payload) => {
-                use zerocopy::IntoBytes;
                 pseudo.and(udp.as_bytes()).and(message.as_bytes()).plus(payload).udp_field()
             }
         });
-        let ip = Ipv4Header::udp(self.ends.client, self.ends.server, udp_len);
         let mut writer = Writer::new(buf);
         self.put_ethernet(&mut writer, next_hop, ETHERTYPE_IPV4);
-        writer.put(&ip);
-        writer.put(&udp);
-        writer.put(message);
+        writer.put(&MessageHeaders { ip: self.ip.with_payload(udp_len), udp, message: *message });
         let len = writer.finish()?;
         let udp_start = len.checked_sub(UdpHeader::LEN + MessageHeader::LEN)?;
         Some((len, u16::try_from(udp_start).ok()?))
@@ -261,11 +278,9 @@ impl Peer {
         if udp.destination.get() != self.ends.client_port {
             return None;
         }
-        if udp.checksum.get() != 0 {
-            let pseudo = pseudo_header_v4(self.ends.server, self.ends.client, udp_len);
-            if pseudo.and(datagram).complement() != 0 {
-                return Some(Received::BadChecksum);
-            }
+        let is_summed = udp.checksum.get() != 0;
+        if is_summed && self.pseudo.plus(udp_len).and(datagram).complement() != 0 {
+            return Some(Received::BadChecksum);
         }
         Some(Received::Datagram { port: udp.source.get(), payload })
     }

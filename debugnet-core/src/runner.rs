@@ -498,10 +498,12 @@ impl Dump<'_, '_> {
                 Some(Heard::Conflict { mac, ip }) => {
                     io.observer.event(now, &Event::AddressConflict { mac, ip });
                 }
-                Some(Heard::Session(SessionHeard::Acked { message, ticket, .. })) => {
+                Some(Heard::Session(SessionHeard::Acked { id, .. })) => {
                     self.heard_at = now;
-                    if let Stored::Cell(id) = message.stored {
-                        self.pool.release(id, ticket, done);
+                    let Some(slot) = client.session.slot(id) else { continue };
+                    let message = &slot.message;
+                    if let Stored::Cell(cell) = message.stored {
+                        self.pool.release(cell, slot.ticket, done);
                     }
                     if message.kind == debugnet::HERALD
                         && let Some(port) = client.session.server_port()
@@ -511,8 +513,7 @@ impl Dump<'_, '_> {
                     if message.kind == debugnet::VMCORE {
                         self.last_data = now;
                     }
-                    self.dumper.on_acked(&message);
-                    self.report(now, io);
+                    self.dumper.on_acked(message);
                 }
                 Some(Heard::Session(SessionHeard::Message)) => {
                     io.observer.event(now, &Event::Message);
@@ -522,6 +523,9 @@ impl Dump<'_, '_> {
                 ))
                 | None => {}
             }
+        }
+        if any {
+            self.report(now, io);
         }
         Ok(any)
     }

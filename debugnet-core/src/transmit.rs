@@ -44,12 +44,6 @@ enum Refused {
     For(FailureKind),
 }
 
-/// What a message's frame is made from.
-struct Parcel {
-    message: Message,
-    seqno: u32,
-}
-
 impl Transmitter {
     pub(crate) const fn new() -> Self {
         Self {
@@ -114,38 +108,36 @@ impl Transmitter {
         pool: &mut PacketPool<'_>,
         caps: &Capabilities,
     ) -> Result<TxTicket, Refused> {
-        let Some((message, seqno, tries)) = client.session.message(id) else {
-            return Err(Refused::Later);
-        };
-        let parcel = Parcel { message, seqno };
+        let Some(slot) = client.session.slot(id) else { return Err(Refused::Later) };
+        let (message, seqno) = (&slot.message, slot.seqno);
         // Twice in vain: perhaps a device still writes there, and the sum no
         // longer fits. A copy holds still.
-        let is_suspect = tries >= TRIES_BEFORE_COPY && caps.checksum == ChecksumOffload::None;
-        let len = usize::from(parcel.message.len);
-        match (parcel.message.stored, caps.payload) {
-            (Stored::None, _) => self.frame(client, &parcel, nic, caps, Payload::None),
+        let is_suspect = slot.tries >= TRIES_BEFORE_COPY && caps.checksum == ChecksumOffload::None;
+        let len = usize::from(message.len);
+        match (message.stored, caps.payload) {
+            (Stored::None, _) => self.frame(client, message, seqno, nic, caps, Payload::None),
             (Stored::Cell(cell), PayloadKind::Bytes) => {
-                self.frame(client, &parcel, nic, caps, Payload::Bytes(pool.bytes(cell, len)))
+                self.frame(client, message, seqno, nic, caps, Payload::Bytes(pool.bytes(cell, len)))
             }
             (Stored::Cell(cell), PayloadKind::Dma) => {
                 let range =
                     pool.phys(cell, len).ok_or(Refused::For(FailureKind::CellsNotReachable))?;
-                self.frame(client, &parcel, nic, caps, Payload::Dma(&[range]))
+                self.frame(client, message, seqno, nic, caps, Payload::Dma(&[range]))
                     .map_err(Refused::for_a_cell)
             }
             (Stored::Range(_), PayloadKind::Dma) if is_suspect && pool.available() != 0 => {
-                self.bounce(client, id, parcel, nic, source, pool, caps)
+                self.bounce(client, id, nic, source, pool, caps)
             }
             (Stored::Range(range), PayloadKind::Dma) => {
-                match self.frame(client, &parcel, nic, caps, Payload::Dma(&[range])) {
+                match self.frame(client, message, seqno, nic, caps, Payload::Dma(&[range])) {
                     Err(Refused::For(FailureKind::Transmit(TxError::NotReachable))) => {
-                        self.bounce(client, id, parcel, nic, source, pool, caps)
+                        self.bounce(client, id, nic, source, pool, caps)
                     }
                     other => other,
                 }
             }
             (Stored::Range(_), PayloadKind::Bytes) => {
-                self.bounce(client, id, parcel, nic, source, pool, caps)
+                self.bounce(client, id, nic, source, pool, caps)
             }
         }
     }
@@ -157,29 +149,31 @@ impl Transmitter {
         &mut self,
         client: &mut Client<'_>,
         id: SlotId,
-        mut parcel: Parcel,
         nic: &mut dyn Nic,
         source: &mut dyn DumpSource,
         pool: &mut PacketPool<'_>,
         caps: &Capabilities,
     ) -> Result<TxTicket, Refused> {
-        let Stored::Range(range) = parcel.message.stored else { return Err(Refused::Later) };
+        let Some((mut message, seqno, _)) = client.session.message(id) else {
+            return Err(Refused::Later);
+        };
+        let Stored::Range(range) = message.stored else { return Err(Refused::Later) };
         let cell = pool.take().ok_or(Refused::Later)?;
-        let len = usize::from(parcel.message.len);
+        let len = usize::from(message.len);
         if let Err(fault) = self.copy(source, pool, range, cell) {
             pool.release(cell, TxTicket::NONE, TxTicket::NONE);
-            self.leave_out(&mut parcel.message, fault);
-            client.session.replace(id, parcel.message);
-            return self.frame(client, &parcel, nic, caps, Payload::None);
+            self.leave_out(&mut message, fault);
+            client.session.replace(id, message);
+            return self.frame(client, &message, seqno, nic, caps, Payload::None);
         }
-        parcel.message.sum = Some(payload_sum(pool.bytes(cell, len)));
+        message.sum = Some(payload_sum(pool.bytes(cell, len)));
         let result = match (caps.payload, pool.phys(cell, len)) {
             (PayloadKind::Bytes, _) => {
                 let bytes = Payload::Bytes(pool.bytes(cell, len));
-                self.frame(client, &parcel, nic, caps, bytes)
+                self.frame(client, &message, seqno, nic, caps, bytes)
             }
             (PayloadKind::Dma, Some(copy)) => self
-                .frame(client, &parcel, nic, caps, Payload::Dma(&[copy]))
+                .frame(client, &message, seqno, nic, caps, Payload::Dma(&[copy]))
                 .map_err(Refused::for_a_cell),
             (PayloadKind::Dma, None) => Err(Refused::For(FailureKind::CellsNotReachable)),
         };
@@ -221,17 +215,17 @@ impl Transmitter {
     fn frame(
         &mut self,
         client: &Client<'_>,
-        parcel: &Parcel,
+        message: &Message,
+        seqno: u32,
         nic: &mut dyn Nic,
         caps: &Capabilities,
         payload: Payload<'_>,
     ) -> Result<TxTicket, Refused> {
-        let sum = match (caps.checksum, parcel.message.sum) {
+        let sum = match (caps.checksum, message.sum) {
             (ChecksumOffload::Insert, _) => UdpSum::Offload,
             (ChecksumOffload::None, sum) => UdpSum::Payload(sum.unwrap_or(0)),
         };
-        let Some(headers) = client.header(&parcel.message, parcel.seqno, sum, &mut self.header)
-        else {
+        let Some(headers) = client.header(message, seqno, sum, &mut self.header) else {
             return Err(Refused::Later);
         };
         let checksum = match caps.checksum {

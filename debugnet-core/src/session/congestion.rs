@@ -115,6 +115,10 @@ impl Congestion {
 
     fn tokens_at(&self, now: Instant, rtt: &Rtt) -> u64 {
         let passed_us = now.since_us(self.filled_at);
+        if passed_us == 0 {
+            // As a rule within a batch: there is nothing to fill in, and no division to make.
+            return self.tokens;
+        }
         let depth = u64::from(self.burst).saturating_mul(TOKEN);
         self.tokens.saturating_add(passed_us.saturating_mul(self.fill_per_us(rtt))).min(depth)
     }

@@ -42,15 +42,14 @@ enum State {
 /// What a datagram meant.
 #[derive(Clone, Copy, Debug)]
 pub enum Heard {
-    /// It acknowledged this message for the first time. The slot is free again;
-    /// a cell in it is the caller's to hand back, with the ticket beside it.
+    /// It acknowledged this message for the first time. The slot is free, and
+    /// keeps what it held until the next [`Session::send`]; a cell named in it
+    /// is the caller's to hand back, with the ticket beside it.
     Acked {
-        /// The message.
-        message: Message,
+        /// Where the message was.
+        id: SlotId,
         /// Its sequence number.
         seqno: u32,
-        /// Its last transmission.
-        ticket: TxTicket,
     },
     /// An ack of nothing alive: late, repeated, or forged.
     Stale {
@@ -238,6 +237,10 @@ impl<'m> Session<'m> {
         self.congestion.window()
     }
 
+    pub(crate) fn slot(&self, id: SlotId) -> Option<&Slot> {
+        self.slots.get(id)
+    }
+
     /// What a slot holds: message, sequence number, transmissions so far.
     pub fn message(&self, id: SlotId) -> Option<(Message, u32, u16)> {
         let slot = self.slots.get(id)?;
@@ -320,7 +323,7 @@ impl<'m> Session<'m> {
             self.state = State::Established { port };
         }
         self.acked(now, id, &slot);
-        Heard::Acked { message: slot.message, seqno, ticket: slot.ticket }
+        Heard::Acked { id, seqno }
     }
 
     fn stale(&mut self, seqno: u32) -> Heard {
@@ -386,12 +389,8 @@ impl<'m> Session<'m> {
     /// Declares lost what was sent before the newest answered transmission and
     /// has had its time. Each transmission is looked at once in all.
     fn detect_losses(&mut self, now: Instant) {
-        let Some(newest) = self.newest else { return };
-        let slack_us = self.slack_us(&newest);
         while let Some(id) = self.flight.first() {
-            let Some(slot) = self.slots.get(id) else { return };
-            let overtaken = is_after(newest.order, slot.order) && newest.sent_at >= slot.sent_at;
-            if !overtaken || now < slot.sent_at.after(slack_us) {
+            if self.loss_due().is_none_or(|due| now < due) {
                 return;
             }
             self.lose(id);
@@ -402,11 +401,11 @@ impl<'m> Session<'m> {
     fn loss_due(&self) -> Option<Instant> {
         let newest = self.newest?;
         let slot = self.slots.get(self.flight.first()?)?;
-        let slack_us = self.slack_us(&newest);
         (is_after(newest.order, slot.order) && newest.sent_at >= slot.sent_at)
-            .then(|| slot.sent_at.after(slack_us))
+            .then(|| slot.sent_at.after(self.slack_us(&newest)))
     }
 
+    #[cold]
     fn lose(&mut self, id: SlotId) {
         self.slots.remove(&mut self.flight, id);
         if let Some(slot) = self.slots.get_mut(id) {

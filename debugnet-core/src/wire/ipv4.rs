@@ -65,6 +65,16 @@ impl Ipv4Header {
         header
     }
 
+    /// This header, made in front of no payload, in front of `payload_len` bytes.
+    #[must_use]
+    pub fn with_payload(mut self, payload_len: u16) -> Self {
+        self.total_len = U16::new(payload_len.saturating_add(Self::LEN as u16));
+        // The length is one word of the sum: the rest stays (RFC 1624).
+        let sum = Sum::ZERO.plus(!self.checksum.get()).plus(payload_len);
+        self.checksum = U16::new(sum.complement());
+        self
+    }
+
     /// Whether it is version 4 without options, no fragment, and its checksum holds.
     pub fn is_plain(&self) -> bool {
         self.version_ihl == VERSION_AND_IHL
