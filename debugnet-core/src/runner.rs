@@ -235,7 +235,7 @@ const DEVICE_WAIT_US: u64 = 50;
 /// Steps without a wait before one is made all the same.
 const BUSY_MAX: u32 = 16;
 /// Waits in a row that the clock does not notice before it counts as stopped.
-const STILL_MAX: u32 = 50_000_000;
+const STILL_MAX: u32 = 5_000_000;
 /// Steps of counting the image's extents where no NIC can be waited for meanwhile.
 const SURVEY_MAX: u32 = 65_536;
 /// Longest take-over.
@@ -709,7 +709,7 @@ impl Dump<'_, '_> {
                     }
                 }
             }
-            self.dumper.remaining(io.source, &mut holes);
+            self.dumper.remaining(io.source, io.transform.is_some(), &mut holes);
         }
         let mut bad_checksums = 0;
         if let Some(client) = &self.client {

@@ -172,8 +172,15 @@ impl Dumper {
         }
     }
 
-    /// What of the image has not been queued yet, given up now.
-    pub(crate) fn remaining(&mut self, source: &mut dyn DumpSource, holes: &mut Gaps) {
+    /// What of the image has not been queued yet, given up now. Of a
+    /// transformed image nobody knows the length: what is left of the source's
+    /// is taken, a byte at least.
+    pub(crate) fn remaining(
+        &mut self,
+        source: &mut dyn DumpSource,
+        is_transformed: bool,
+        holes: &mut Gaps,
+    ) {
         let mut add = |extent: Extent| {
             holes.add(Gap {
                 offset: extent.offset,
@@ -183,6 +190,12 @@ impl Dumper {
         };
         if self.step > Step::Data {
             return;
+        }
+        if is_transformed {
+            let sent = if self.step == Step::Data { self.stream_at } else { 0 };
+            let len = self.image_len.saturating_sub(sent).max(1);
+            let reason = Reason::Unacknowledged;
+            return holes.add(Gap { offset: sent, len, reason });
         }
         add(self.rest);
         // As many as were counted, whatever the source says now.
