@@ -107,6 +107,7 @@ impl<'m> Client<'m> {
     }
 
     /// Writes the headers of a message of the last [`Client::poll_transmit`].
+    #[inline]
     pub(crate) fn header(
         &self,
         message: &Message,

@@ -208,7 +208,7 @@ impl Peer {
     }
 
     fn parse<'f>(&mut self, frame: &'f [u8]) -> Option<Received<'f>> {
-        let (ethernet, mut rest) = EthernetHeader::read_from_prefix(frame).ok()?;
+        let (ethernet, mut rest) = EthernetHeader::ref_from_prefix(frame).ok()?;
         let mut ethertype = ethernet.ethertype.get();
         if let Some(vlan) = self.ends.vlan {
             let (tag, inner) = VlanTag::read_from_prefix(rest).ok()?;
@@ -259,7 +259,7 @@ impl Peer {
     }
 
     fn handle_ipv4<'f>(&mut self, bytes: &'f [u8]) -> Option<Received<'f>> {
-        let (ip, rest) = Ipv4Header::read_from_prefix(bytes).ok()?;
+        let (ip, rest) = Ipv4Header::ref_from_prefix(bytes).ok()?;
         if self.next_hop.is_none()
             || Ipv4Addr::from(ip.source) != self.ends.server
             || Ipv4Addr::from(ip.destination) != self.ends.client
@@ -271,7 +271,7 @@ impl Peer {
         // Trailing bytes are Ethernet padding.
         let ip_payload_len = usize::from(ip.total_len.get()).checked_sub(Ipv4Header::LEN)?;
         let datagram = rest.get(..ip_payload_len)?;
-        let (udp, _) = UdpHeader::read_from_prefix(datagram).ok()?;
+        let (udp, _) = UdpHeader::ref_from_prefix(datagram).ok()?;
         let udp_len = udp.len.get();
         let datagram = datagram.get(..usize::from(udp_len))?;
         let payload = datagram.get(UdpHeader::LEN..)?;

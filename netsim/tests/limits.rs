@@ -769,11 +769,7 @@ fn holes_of_a_transformed_image_are_counted_once() {
         fn restart(&mut self) {
             self.0 = 0;
         }
-        fn next(
-            &mut self,
-            _: &mut dyn DumpSource,
-            cell: &mut [u8],
-        ) -> Result<usize, ReadFault> {
+        fn next(&mut self, _: &mut dyn DumpSource, cell: &mut [u8]) -> Result<usize, ReadFault> {
             if self.0 >= 50_000 {
                 return Err(ReadFault { at: PhysAddr(self.0) });
             }
@@ -787,8 +783,7 @@ fn holes_of_a_transformed_image_are_counted_once() {
     }
     let machine = Machine::new(random_ram(100_000, 1));
     let world = world(&lossy(0.0), 1);
-    let outcome =
-        machine.crash_with(&world, Some(&mut Fails(0)), &mut Blind, &DumpInfo::default());
+    let outcome = machine.crash_with(&world, Some(&mut Fails(0)), &mut Blind, &DumpInfo::default());
     assert_eq!(outcome.verdict, Verdict::Failed);
     assert_eq!(outcome.acked_bytes + outcome.holes.bytes(), 100_000);
 }

@@ -271,6 +271,7 @@ impl<'m> Session<'m> {
     /// # Errors
     /// [`WindowFull`] when there is no slot, or the oldest unacknowledged
     /// message is too far behind; try again after an ack.
+    #[inline]
     pub fn send(&mut self, message: Message) -> Result<u32, WindowFull> {
         if !self.has_room() {
             return Err(WindowFull);
@@ -300,6 +301,7 @@ impl<'m> Session<'m> {
     // Input.
 
     /// A datagram from the server's address.
+    #[inline]
     pub fn handle_datagram(&mut self, now: Instant, port: u16, datagram: &[u8]) -> Heard {
         self.rtt.saw(now);
         let Some(ack) = Ack::parse(datagram) else { return Heard::Message };
@@ -314,15 +316,14 @@ impl<'m> Session<'m> {
             _ => return self.stale(seqno),
         }
         let Some(id) = self.slots.find(seqno) else { return self.stale(seqno) };
-        let Some(slot) = self.slots.get(id).copied() else { return self.stale(seqno) };
-        if slot.tries == 0 {
+        if self.slots.get(id).is_none_or(|slot| slot.tries == 0) {
             // Nobody can acknowledge what was never sent.
             return self.stale(seqno);
         }
         if self.state == (State::Heralding { seqno }) {
             self.state = State::Established { port };
         }
-        self.acked(now, id, &slot);
+        self.acked(now, id);
         Heard::Acked { id, seqno }
     }
 
@@ -331,15 +332,17 @@ impl<'m> Session<'m> {
         Heard::Stale { seqno }
     }
 
-    fn acked(&mut self, now: Instant, id: SlotId, slot: &Slot) {
-        let herald = slot.seqno == self.base && self.counters.acked == 0;
-        if slot.in_flight {
+    fn acked(&mut self, now: Instant, id: SlotId) {
+        let Some(slot) = self.slots.get(id) else { return };
+        let Slot { seqno, sent_at, order, tries, in_flight, .. } = *slot;
+        let herald = seqno == self.base && self.counters.acked == 0;
+        if in_flight {
             self.slots.remove(&mut self.flight, id);
         } else {
             self.slots.remove(&mut self.lost, id);
             self.tolerance.was_spurious();
         }
-        self.slots.unbind(slot.seqno);
+        self.slots.unbind(seqno);
         self.slots.push_back(&mut self.free, id);
         self.advance_base();
         self.counters.acked = self.counters.acked.wrapping_add(1);
@@ -347,10 +350,10 @@ impl<'m> Session<'m> {
         self.backoff = 0;
         self.probed = false;
 
-        let rtt_us = now.since_us(slot.sent_at);
+        let rtt_us = now.since_us(sent_at);
         // An ack much sooner than a round trip answers an earlier transmission.
         // Taken for an answer to the last one, it would declare all in between lost.
-        let certain = slot.tries == 1;
+        let certain = tries == 1;
         let soonest_us = self.rtt.min_us().max(self.rtt.srtt_us() >> 1);
         let early = !certain && self.rtt.known() && rtt_us < soonest_us;
         if early {
@@ -363,10 +366,10 @@ impl<'m> Session<'m> {
             self.rtt.sample(now, rtt_us);
         }
         let sample = (certain && !herald).then_some(rtt_us);
-        self.congestion.on_ack(now, slot.order, self.order, sample, &self.rtt);
-        let newer = self.newest.is_none_or(|newest| is_after(slot.order, newest.order));
+        self.congestion.on_ack(now, order, self.order, sample, &self.rtt);
+        let newer = self.newest.is_none_or(|newest| is_after(order, newest.order));
         if newer && !early && !herald {
-            self.newest = Some(Newest { sent_at: slot.sent_at, order: slot.order, rtt_us });
+            self.newest = Some(Newest { sent_at, order, rtt_us });
         }
         self.detect_losses(now);
     }
@@ -476,6 +479,7 @@ impl<'m> Session<'m> {
         silence.min(loss).min(sending)
     }
 
+    #[inline]
     fn blocked(&self, now: Instant) -> Blocked {
         if self.lost.is_empty() && self.fresh.is_empty() {
             return Blocked::Empty;
@@ -519,6 +523,7 @@ impl<'m> Session<'m> {
     }
 
     /// The message of the last [`Session::poll_transmit`] went to the NIC under `ticket`.
+    #[inline]
     pub fn on_sent(&mut self, now: Instant, id: SlotId, ticket: TxTicket) {
         self.rtt.saw(now);
         let is_next = self.lost.first() == Some(id) || self.fresh.first() == Some(id);
