@@ -13,6 +13,7 @@
 //! reordering (after RFC 8985).
 
 mod congestion;
+mod recovery;
 mod rtt;
 mod slots;
 
@@ -21,6 +22,7 @@ use crate::time::Instant;
 use crate::wire::debugnet::Ack;
 
 use congestion::Congestion;
+use recovery::{Newest, Tolerance};
 use rtt::Rtt;
 use slots::{List, Slots};
 pub use slots::{Message, Slot, SlotId, Stored};
@@ -110,45 +112,6 @@ pub struct Session<'m> {
     backoff: u32,
     probed: bool,
     counters: Counters,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Newest {
-    sent_at: Instant,
-    order: u32,
-    rtt_us: u64,
-}
-
-/// How much reordering is taken for granted: eighths of the smallest round
-/// trip, more after each loss that proved to be none, less with time.
-#[derive(Clone, Copy, Debug)]
-struct Tolerance {
-    eighths: u32,
-    good: u32,
-}
-
-impl Tolerance {
-    const MIN: u32 = 2;
-    const MAX: u32 = 64;
-    /// Retransmissions that were needed before the tolerance shrinks again.
-    const PATIENCE: u32 = 16;
-
-    fn window_us(self, rtt: &Rtt) -> u64 {
-        rtt.min_us().saturating_mul(u64::from(self.eighths)) >> 3
-    }
-
-    fn was_spurious(&mut self) {
-        self.eighths = self.eighths.saturating_mul(2).min(Self::MAX);
-        self.good = 0;
-    }
-
-    fn was_needed(&mut self) {
-        self.good = self.good.saturating_add(1);
-        if self.good >= Self::PATIENCE {
-            self.good = 0;
-            self.eighths = (self.eighths.saturating_sub(1)).max(Self::MIN);
-        }
-    }
 }
 
 impl<'m> Session<'m> {
@@ -378,90 +341,6 @@ impl<'m> Session<'m> {
         // Every number passed here was acknowledged once: amortised O(1).
         while self.base != self.next_seqno && self.slots.find(self.base).is_none() {
             self.base = self.base.wrapping_add(1);
-        }
-    }
-
-    /// How long after its sending an overtaken message is given.
-    fn slack_us(&self, newest: &Newest) -> u64 {
-        newest
-            .rtt_us
-            .saturating_add(self.tolerance.window_us(&self.rtt))
-            .saturating_add(self.rtt.granularity_us())
-    }
-
-    /// Declares lost what was sent before the newest answered transmission and
-    /// has had its time. Each transmission is looked at once in all.
-    fn detect_losses(&mut self, now: Instant) {
-        while let Some(id) = self.flight.first() {
-            if self.loss_due().is_none_or(|due| now < due) {
-                return;
-            }
-            self.lose(id);
-        }
-    }
-
-    /// When [`Session::detect_losses`] will find the next one without a further ack.
-    fn loss_due(&self) -> Option<Instant> {
-        let newest = self.newest?;
-        let slot = self.slots.get(self.flight.first()?)?;
-        (is_after(newest.order, slot.order) && newest.sent_at >= slot.sent_at)
-            .then(|| slot.sent_at.after(self.slack_us(&newest)))
-    }
-
-    #[cold]
-    fn lose(&mut self, id: SlotId) {
-        self.slots.remove(&mut self.flight, id);
-        if let Some(slot) = self.slots.get_mut(id) {
-            slot.in_flight = false;
-        }
-        self.slots.push_back(&mut self.lost, id);
-        self.congestion.on_lost();
-    }
-
-    fn rto_us(&self) -> u64 {
-        if matches!(self.state, State::Heralding { .. }) {
-            return Rtt::INITIAL_RTO_US;
-        }
-        let rto_us = self.rtt.rto_us();
-        rto_us
-            .checked_shl(self.backoff)
-            .unwrap_or(u64::MAX)
-            .clamp(rto_us, Rtt::BACKOFF_MAX_US.max(rto_us))
-    }
-
-    /// The instants at which silence means something: (probe of the tail, time-out of everything).
-    fn silence_due(&self) -> Option<(Instant, Instant)> {
-        let oldest = self.slots.get(self.flight.first()?)?;
-        let since = self.heard_at.max(oldest.sent_at);
-        let probe = if self.rtt.known() && !self.probed && self.backoff == 0 {
-            since.after(self.rtt.probe_us())
-        } else {
-            Instant::NEVER
-        };
-        Some((probe, since.after(self.rto_us())))
-    }
-
-    /// Time has passed: losses become known, silence becomes a time-out.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        self.rtt.saw(now);
-        self.detect_losses(now);
-        let Some((probe, timeout)) = self.silence_due() else { return };
-        if now >= timeout {
-            self.counters.timeouts = self.counters.timeouts.saturating_add(1);
-            self.backoff = self.backoff.saturating_add(1).min(16);
-            self.congestion.on_timeout();
-            // Bounded by the slots: each pass takes one off the flight.
-            while let Some(id) = self.flight.first() {
-                self.lose(id);
-            }
-        } else if now >= probe {
-            // The last of a burst has no later ack to tell of its loss. The
-            // oldest is sent again: if it was lost, that is no waste, and its
-            // ack tells of all the others.
-            self.probed = true;
-            if let Some(id) = self.flight.first() {
-                self.lose(id);
-            }
         }
     }
 

@@ -1,0 +1,146 @@
+//! How an attempt ends: what went wrong, and the truth about the rest.
+
+use super::attempt::BATCH;
+use super::{Dump, Io, Phase};
+use crate::dump::{Failure, FailureKind, Gap, Gaps, Outcome, Reason, Verdict};
+use crate::nic::Nic;
+use crate::observer::Event;
+use crate::progress::Stage;
+use crate::session::{Counters, Stored};
+use crate::time::Instant;
+use crate::wire::debugnet;
+
+/// Steps of counting the image's extents where no NIC can be waited for meanwhile.
+const SURVEY_MAX: u32 = 65_536;
+
+impl Dump<'_, '_> {
+    /// Records what went wrong with the oldest message in the air.
+    pub(super) fn fail(&mut self, now: Instant, kind: FailureKind, io: &mut Io<'_>) {
+        let oldest = self
+            .client
+            .as_ref()
+            .filter(|_| !matches!(kind, FailureKind::Read(_)))
+            .and_then(|client| client.session.pending().find(|(_, _, tries)| *tries != 0));
+        let address = match (kind, &oldest) {
+            (FailureKind::Read(fault), _) => Some(fault.at),
+            (_, Some((message, ..))) => match message.stored {
+                Stored::Range(range) => Some(range.start()),
+                _ => None,
+            },
+            _ => None,
+        };
+        let failure = Failure {
+            kind,
+            stage: self.stage,
+            address,
+            offset: oldest.map(|(message, ..)| message.offset),
+            seqno: oldest.map(|(_, seqno, _)| seqno),
+            tries: oldest.map_or(0, |(_, _, tries)| tries),
+        };
+        self.failure.get_or_insert(failure);
+        io.progress.set_failed();
+        io.observer.event(now, &Event::Failure(failure));
+    }
+
+    pub(super) fn without_nic(&mut self, index: usize, io: &mut Io<'_>) -> Outcome {
+        let now = self.time.now(io.clock);
+        self.begun = Some(now);
+        self.started.get_or_insert(now);
+        for _ in 0..SURVEY_MAX {
+            if self.dumper.survey(io.source, BATCH) {
+                break;
+            }
+        }
+        self.fail(now, FailureKind::NoNic { index }, io);
+        self.outcome(now, Verdict::Failed, io, true)
+    }
+
+    /// Quiets the NIC, settles who owns the cells, and tells the truth.
+    pub(super) fn finish(
+        &mut self,
+        now: Instant,
+        nic: &mut dyn Nic,
+        io: &mut Io<'_>,
+        verdict: Verdict,
+    ) -> Outcome {
+        let stopped = nic.stop();
+        match stopped {
+            Ok(()) => *self.in_use = false,
+            Err(error) => {
+                // The cells are settled when the next target begins.
+                if self.failure.is_none() {
+                    self.fail(now, FailureKind::Nic(error), io);
+                }
+            }
+        }
+        let outcome = self.outcome(now, verdict, io, stopped.is_ok());
+        self.phase = Phase::Over;
+        self.over = Some(outcome.clone());
+        outcome
+    }
+
+    pub(super) fn outcome(
+        &mut self,
+        now: Instant,
+        verdict: Verdict,
+        io: &mut Io<'_>,
+        nic_stopped: bool,
+    ) -> Outcome {
+        let mut holes = Gaps::EMPTY;
+        let mut counters = Counters::default();
+        if verdict == Verdict::Failed {
+            if let Some(client) = &self.client {
+                for (message, ..) in client.session.pending() {
+                    if message.kind == debugnet::VMCORE {
+                        holes.add(Gap {
+                            offset: message.offset,
+                            len: u64::from(message.len),
+                            reason: Reason::Unacknowledged,
+                        });
+                    }
+                }
+            }
+            self.dumper.remaining(io.source, io.transform.is_some(), &mut holes);
+        }
+        let mut bad_checksums = 0;
+        if let Some(client) = &self.client {
+            counters = client.session.counters();
+            bad_checksums = client.bad_checksums();
+        }
+        io.observer.event(now, &Event::Finished(verdict));
+        let stage = self.stage;
+        io.progress.set_stage(Stage::Done);
+        Outcome {
+            verdict,
+            failure: self.failure,
+            target: self.index,
+            targets_tried: 1,
+            stage,
+            image_len: self.dumper.image_len,
+            dump_bytes: self.dumper.dump_bytes,
+            sent_bytes: self.dumper.sent_bytes.saturating_sub(self.transmitter.unreadable.bytes()),
+            acked_bytes: self.dumper.acked_bytes,
+            zero_bytes: self.dumper.zero_bytes,
+            holes,
+            not_sent: self.not_sent(),
+            messages: counters.messages,
+            transmissions: counters.transmissions,
+            retransmits: counters.retransmits,
+            bad_checksums,
+            stale_acks: counters.stale_acks,
+            bytes_read: self.dumper.bytes_read.saturating_add(self.transmitter.bytes_read),
+            bytes_copied: self.dumper.bytes_copied.saturating_add(self.transmitter.bytes_copied),
+            cells_high_water: self.pool.high_water(),
+            elapsed_us: now.since_us(self.begun.unwrap_or(now)),
+            data_us: self.last_data.since_us(self.first_data.unwrap_or(self.last_data)),
+            nic_stopped,
+        }
+    }
+
+    /// What could not be read when it was queued, and when it was to be copied.
+    fn not_sent(&self) -> Gaps {
+        let mut gaps = self.dumper.not_sent.clone();
+        gaps.join(&self.transmitter.unreadable);
+        gaps
+    }
+}
