@@ -11,6 +11,7 @@ mod size;
 mod tally;
 mod test;
 mod tools;
+mod tshark;
 mod values;
 
 use std::process::ExitCode;

@@ -11,7 +11,7 @@ use qemu_tests::matrix::{Case, cases};
 use qemu_tests::run::{RunConfig, run as run_guest};
 
 use crate::tally::Tally;
-use crate::{cargo, tools};
+use crate::{cargo, tools, tshark};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -112,6 +112,9 @@ fn matrix(full: bool) -> Tally {
             return tally;
         }
     };
+    if !programs.tshark {
+        tally.skip("frames of the QEMU runs in tshark", "tshark is missing");
+    }
     for case in cases {
         let begin = Instant::now();
         let result = programs.run(&case);
@@ -125,6 +128,8 @@ struct Programs {
     guest: PathBuf,
     netdumpd: PathBuf,
     out: PathBuf,
+    /// Whether it is there to judge the frames.
+    tshark: bool,
 }
 
 enum Missing {
@@ -136,7 +141,8 @@ fn programs() -> Result<Programs, Missing> {
     let qemu = tools::qemu().map_err(Missing::Qemu)?;
     let rest = || -> Result<Programs> {
         let out = cargo::target_dir()?.join("qemu-matrix");
-        Ok(Programs { qemu, guest: cargo::build_guest()?, netdumpd: cargo::build_netdumpd()?, out })
+        let (guest, netdumpd) = (cargo::build_guest()?, cargo::build_netdumpd()?);
+        Ok(Programs { qemu, guest, netdumpd, out, tshark: tshark::is_there() })
     };
     rest().map_err(Missing::Build)
 }
@@ -152,6 +158,9 @@ impl Programs {
         let report = run_guest(&config, &mut |_| {})?;
         case.judge(&report)
             .map_err(|complaint| anyhow!("{complaint}\nits files are in {}", out.display()))?;
+        if let Some(capture) = report.files.pcap.as_ref().filter(|_| self.tshark) {
+            tshark::judge(capture)?;
+        }
         fs::remove_dir_all(&out).context("removing the files of a run that passed")
     }
 }
