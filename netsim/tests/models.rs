@@ -1,0 +1,103 @@
+//! The models of the stock client and server against what was measured of the
+//! real ones, and our client beside them.
+
+mod common;
+
+use std::cell::RefCell;
+use std::net::SocketAddrV4;
+use std::rc::Rc;
+
+use common::{assert_identical, lossy, random_ram, world};
+use debugnet_core::dump::Stability;
+use debugnet_core::wire::debugnet::NETDUMP_CLIENT_PORT;
+use netsim::link::{Link, LinkConfig};
+use netsim::models::{PlainServer, StockClient};
+use netsim::ram::{Ram, SharedRam};
+use netsim::rng::Rng;
+use netsim::server::Server;
+use netsim::world::{CLIENT_IP, Machine, World};
+
+fn ram(len: usize) -> SharedRam {
+    let mut rng = Rng::new(1);
+    let mut ram = Ram::new();
+    ram.add(0, (0..len).map(|_| rng.next_u64() as u8 | 1).collect(), Stability::Frozen);
+    Rc::new(RefCell::new(ram))
+}
+
+fn stock_world(rtt_us: u64, loss: f64, seed: u64) -> Rc<RefCell<World<PlainServer>>> {
+    let mut link = LinkConfig::new(1_000_000_000, rtt_us / 2);
+    link.loss = loss;
+    let links = (Link::new(link.clone(), 2 * seed), Link::new(link, 2 * seed + 1));
+    Rc::new(RefCell::new(World::new(links.0, links.1, PlainServer::new(None))))
+}
+
+/// FreeBSD's client on a 1 Gbit/s link without loss, in MB/s.
+#[test]
+fn the_stock_client_is_as_fast_as_it_was_measured() {
+    const LEN: usize = 8 << 20;
+    let ram = ram(LEN);
+    for (rtt_us, measured) in [(100, 39.4), (1_000, 26.0), (10_000, 5.5), (50_000, 1.26)] {
+        let world = stock_world(rtt_us, 0.0, 1);
+        let outcome = StockClient::MTU_1500.dump(&world, &ram, LEN);
+        assert!(outcome.success && outcome.retransmits == 0);
+        let world = world.borrow();
+        let (image, _) = world.server.image().unwrap();
+        assert!(image == ram.borrow().truth());
+        let mb_s = LEN as f64 / outcome.data_us as f64;
+        assert!((mb_s / measured - 1.0).abs() < 0.3, "{mb_s:.1} at {rtt_us} us, was {measured}");
+    }
+}
+
+/// Its ack bitmap aliases: it reports success, and the file has holes.
+#[test]
+fn the_stock_client_leaves_holes_and_does_not_notice() {
+    const LEN: usize = 4 << 20;
+    let ram = ram(LEN);
+    let mut with_holes = 0;
+    for seed in 0..3 {
+        let world = stock_world(1_000, 0.01, seed);
+        let outcome = StockClient::MTU_1500.dump(&world, &ram, LEN);
+        assert!(outcome.success, "it believes so");
+        let world = world.borrow();
+        let (image, finished) = world.server.image().unwrap();
+        assert!(finished);
+        let truth = ram.borrow().truth();
+        let missing = truth.len() - image.len()
+            + image.iter().zip(&truth).filter(|(got, sent)| got != sent).count();
+        with_holes += usize::from(missing >= 376);
+        // About a second for each chunk that met a loss it noticed.
+        assert!(outcome.data_us > 5_000_000);
+    }
+    assert_eq!(with_holes, 3);
+}
+
+/// Acks of everything, of nothing, from the right port and a wrong one, all the time.
+#[test]
+fn a_storm_of_acks_neither_ends_nor_completes_a_dump() {
+    for seed in 0..5 {
+        let world = world(&lossy(0.02), seed);
+        let mut rng = Rng::new(seed);
+        let began = world.borrow().now();
+        for i in 0..2_000u64 {
+            // Numbers far ahead, far behind, and alive but never sent.
+            let seqno = match i % 4 {
+                0 => rng.next_u64() as u32,
+                1 => 0,
+                2 => 100_000 + rng.below(1000) as u32,
+                _ => u32::MAX,
+            };
+            let port = 40_000 + (i % 3 == 0) as u16;
+            let storm = move |world: &mut World<_>| {
+                let to = SocketAddrV4::new(CLIENT_IP, NETDUMP_CLIENT_PORT);
+                if let Some(frame) = world.host.datagram(port, to, &seqno.to_be_bytes()) {
+                    world.down.send(world.now(), &frame);
+                }
+            };
+            world.borrow_mut().at(began.after(1_000 + i * 5), Box::new(storm));
+        }
+        let machine = Machine::new(random_ram(1 << 20, seed));
+        let outcome = machine.crash(&world);
+        assert_identical(&machine, &world, &outcome);
+        assert!(outcome.stale_acks > 100, "the storm did not reach it: {outcome:?}");
+    }
+}
