@@ -9,15 +9,16 @@ use debugnet_core::{
     Armed, Cells, Config, DumpInfo, Io, Limits, Memory, Needs, Slot, Step, Target, arm,
     memory_needed,
 };
+#[cfg(feature = "e1000")]
+use nic_e1000::{E1000, MEMORY_NEEDED, PciDevice};
 use nic_hal::pci_types::PciAddress;
 use nic_hal::{CrashCell, DmaRegion, Entry, Identity, Mmio, PciFunction, Reserved};
-use nic_virtio::VirtioNet;
 #[cfg(feature = "every-transport")]
 use nic_virtio::{
-    AnyTransport, MEMORY_NEEDED_ANY as MEMORY_NEEDED, PciLegacy, PciModern, VirtioMmio,
+    AnyTransport, MEMORY_NEEDED_ANY as MEMORY_NEEDED, PciLegacy, PciModern, VirtioMmio, VirtioNet,
 };
-#[cfg(not(feature = "every-transport"))]
-use nic_virtio::{MEMORY_NEEDED, PciModern};
+#[cfg(not(any(feature = "every-transport", feature = "e1000")))]
+use nic_virtio::{MEMORY_NEEDED, PciModern, VirtioNet};
 
 use crate::platform::{self, Counter, Ram, Witness};
 
@@ -35,11 +36,12 @@ static RX: Reserved<[u8; NEEDS.rx]> = Reserved::new([0; NEEDS.rx]);
 static RINGS: Reserved<Rings> = Reserved::new(Rings([0; MEMORY_NEEDED]));
 static KIT: CrashCell<Kit> = CrashCell::new();
 
-#[cfg(not(feature = "every-transport"))]
-type Transport = PciModern<platform::Config, Mmio>;
+#[cfg(feature = "e1000")]
+type Driver = E1000<platform::Config, Identity>;
 #[cfg(feature = "every-transport")]
-type Transport = AnyTransport<platform::Config>;
-type Driver = VirtioNet<Transport, Identity>;
+type Driver = VirtioNet<AnyTransport<platform::Config>, Identity>;
+#[cfg(not(any(feature = "every-transport", feature = "e1000")))]
+type Driver = VirtioNet<PciModern<platform::Config, Mmio>, Identity>;
 
 struct Kit {
     armed: Armed<'static>,
@@ -64,13 +66,11 @@ pub(crate) fn boot() -> Option<()> {
     let cells = Cells { bytes, phys: None };
     let armed = arm(config, Memory { slots, index, cells, rx }).ok()?;
 
-    let transport = transport()?;
     // SAFETY: called once.
     let rings = unsafe { RINGS.take() }?;
     // SAFETY: the driver's for ever.
     let region = unsafe { DmaRegion::from_static(&mut rings.0, DeviceAddr(black_box(0))) }?;
-    let nic = VirtioNet::new(transport, region, Identity::new()).ok()?;
-    KIT.put(Kit { armed, nic }).ok()
+    KIT.put(Kit { armed, nic: driver(region)? }).ok()
 }
 
 fn function() -> PciFunction<platform::Config> {
@@ -83,21 +83,29 @@ fn window(start: PhysAddr, len: usize) -> Option<Mmio> {
     unsafe { Mmio::at(usize::try_from(start.0).ok()?, len) }
 }
 
-#[cfg(not(feature = "every-transport"))]
-fn transport() -> Option<Transport> {
-    PciModern::probe(function(), window).ok()
+#[cfg(not(any(feature = "every-transport", feature = "e1000")))]
+fn driver(region: DmaRegion) -> Option<Driver> {
+    VirtioNet::new(PciModern::probe(function(), window).ok()?, region, Identity::new()).ok()
 }
 
-/// One of the three, in a way that the compiler cannot foresee.
+/// One of the three transports, in a way that the compiler cannot foresee.
 #[cfg(feature = "every-transport")]
-fn transport() -> Option<Transport> {
+fn driver(region: DmaRegion) -> Option<Driver> {
     let ports = |first: u16, len: u16| window(PhysAddr(first.into()), len.into());
-    match black_box(0) {
+    let transport = match black_box(0) {
         0 => PciModern::probe(function(), window).ok().map(AnyTransport::PciModern),
         1 => PciLegacy::probe(function(), ports).ok().map(AnyTransport::PciLegacy),
         2 => VirtioMmio::probe(window(PhysAddr(black_box(0)), 0x200)?).ok().map(AnyTransport::Mmio),
         _ => AnyTransport::probe_pci(function(), window, ports).ok(),
-    }
+    };
+    VirtioNet::new(transport?, region, Identity::new()).ok()
+}
+
+/// With checksum offload on: more of the driver is reached.
+#[cfg(feature = "e1000")]
+fn driver(region: DmaRegion) -> Option<Driver> {
+    let device = PciDevice::probe(function(), window).ok()?;
+    Some(E1000::new(device, region, Identity::new()).ok()?.with_checksum_offload(black_box(true)))
 }
 
 /// The crash: the whole dump, and each piece that a kernel may call by itself.
