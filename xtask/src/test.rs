@@ -159,7 +159,7 @@ impl Programs {
         case.judge(&report)
             .map_err(|complaint| anyhow!("{complaint}\nits files are in {}", out.display()))?;
         if let Some(capture) = report.files.pcap.as_ref().filter(|_| self.tshark) {
-            tshark::judge(capture)?;
+            tshark::judge(capture, report.outcome.acked_bytes)?;
         }
         fs::remove_dir_all(&out).context("removing the files of a run that passed")
     }
