@@ -81,7 +81,8 @@ impl DumpDir {
 
     /// Makes the symbolic link `name` point to `target` in the same directory.
     pub(super) fn link(&self, target: &str, name: &str) -> io::Result<()> {
-        let temporary = format!("{name}.tmp");
+        // Of its target's name: two dumps of one host may end at the same time.
+        let temporary = format!("{target}.link.tmp");
         let _ = self.dir.remove_file(&temporary);
         self.dir.symlink(target, &temporary)?;
         self.dir.rename(&temporary, &self.dir, name)

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use cap_std::ambient_authority;
@@ -41,12 +42,21 @@ pub struct DumpPaths {
 }
 
 /// Dumps as files.
+///
+/// Files are written by several threads at a time, each session's by one: each
+/// thread's hand is a store of its own ([`FileStore::another`]) over what they
+/// share.
 pub struct FileStore {
-    root: Dir,
-    config: StoreConfig,
+    shared: Arc<Shared>,
     hosts: HashMap<SessionId, String>,
     open: HashMap<SessionId, OpenDump>,
     paths: HashMap<SessionId, DumpPaths>,
+}
+
+/// What all stores over one dump directory have in common.
+struct Shared {
+    root: Dir,
+    config: StoreConfig,
 }
 
 impl FileStore {
@@ -61,8 +71,17 @@ impl FileStore {
         let root = Dir::open_ambient_dir(&config.dir, ambient_authority())
             .map_err(|error| name(&config.dir, error))?;
         root.open_dir(&config.default_path).map_err(|error| name(&config.default_path, error))?;
+        Ok(Self::over(Arc::new(Shared { root, config })))
+    }
+
+    /// Another store over the same directory, limits included, without sessions.
+    pub fn another(&self) -> Self {
+        Self::over(Arc::clone(&self.shared))
+    }
+
+    fn over(shared: Arc<Shared>) -> Self {
         let (hosts, open, paths) = Default::default();
-        Ok(Self { root, config, hosts, open, paths })
+        Self { shared, hosts, open, paths }
     }
 
     /// The name a session's files are to have instead of the client's address.
@@ -92,7 +111,7 @@ impl FileStore {
 
     /// The dump directory as it was given.
     pub fn dir(&self) -> &Path {
-        &self.config.dir
+        &self.shared.config.dir
     }
 
     fn dump(&mut self, session: SessionId) -> Result<&mut OpenDump, Fault> {
@@ -109,7 +128,7 @@ impl Store for FileStore {
     ) -> Result<(), Fault> {
         let numeric = peer.ip().to_string();
         let host = self.hosts.get(&session).unwrap_or(&numeric);
-        let dump = OpenDump::create(&self.root, &self.config, peer, host, path)?;
+        let dump = OpenDump::create(&self.shared.root, &self.shared.config, peer, host, path)?;
         self.open.insert(session, dump);
         Ok(())
     }
@@ -129,7 +148,7 @@ impl Store for FileStore {
         session: SessionId,
         header: Option<&DumpHeader>,
     ) -> Result<(), Fault> {
-        let zone = self.config.time_zone.clone();
+        let zone = self.shared.config.time_zone.clone();
         Ok(self.dump(session)?.record_header(header, &zone)?)
     }
 
