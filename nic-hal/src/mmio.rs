@@ -108,12 +108,16 @@ impl Registers for Mmio {
 mod raw {
     macro_rules! volatile {
         ($read:ident, $write:ident, $value:ty) => {
+            /// # Safety
+            /// `from` is an aligned register of a window that the caller owns.
             #[cfg(not(target_arch = "aarch64"))]
             pub(super) unsafe fn $read(from: *const $value) -> $value {
                 // SAFETY: the caller checked that `from` is one aligned register of its window.
                 unsafe { from.read_volatile() }
             }
 
+            /// # Safety
+            /// `to` is an aligned register of a window that the caller owns.
             #[cfg(not(target_arch = "aarch64"))]
             pub(super) unsafe fn $write(to: *mut $value, value: $value) {
                 // SAFETY: the caller owns the register at `to` and checked its alignment.
@@ -128,6 +132,8 @@ mod raw {
     #[cfg(target_arch = "aarch64")]
     macro_rules! instruction {
         ($read:ident, $write:ident, $value:ty, $load:literal, $store:literal) => {
+            /// # Safety
+            /// As the volatile one.
             pub(super) unsafe fn $read(from: *const $value) -> $value {
                 let value: u32;
                 // SAFETY: one load from a register the caller owns; no stack, no flags.
@@ -142,6 +148,8 @@ mod raw {
                 value as $value
             }
 
+            /// # Safety
+            /// As the volatile one.
             pub(super) unsafe fn $write(to: *mut $value, value: $value) {
                 // SAFETY: one store to a register the caller owns; no stack, no flags.
                 unsafe {

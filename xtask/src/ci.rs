@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result};
 use crate::cargo::{cargo, metadata};
 use crate::probe::BARE;
 use crate::tally::Tally;
-use crate::{cargo, panic_free, size, test, tools};
+use crate::{cargo, ledger, panic_free, size, test, tools};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -20,6 +20,7 @@ const NO_STD: &[&str] = &["debugnet-core", "nic-hal", "nic-virtio", "nic-e1000"]
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut tally = if args.skip_test { Tally::default() } else { test::all(false)? };
     tally.check("fmt", || run_cargo(&["fmt", "--all", "--check"]));
+    tally.check("ledger of unsafe", ledger::check);
     clippy(&mut tally);
     tally.check("rustdoc", || {
         let arguments = ["doc", "--workspace", "--no-deps", "--document-private-items"];

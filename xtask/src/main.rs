@@ -3,6 +3,7 @@
 mod bench;
 mod cargo;
 mod ci;
+mod ledger;
 mod panic_free;
 mod plot;
 mod probe;
@@ -40,6 +41,8 @@ enum Command {
     Bench(bench::Args),
     /// Flash, RAM and stack of the crash path.
     Size,
+    /// List every `unsafe` of the project, with its argument, in SAFETY.md.
+    Ledger(ledger::Args),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Ci(args) => ci::run(&args),
         Command::PanicFree => panic_free::run(),
         Command::Size => size::run(),
+        Command::Ledger(args) => ledger::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     match result {
