@@ -9,7 +9,7 @@ use debugnet_core::wire::debugnet::Ack;
 use serde::Serialize;
 
 use super::header::DumpHeader;
-use super::herald::HeraldPath;
+use super::herald::{Herald, HeraldPath};
 use super::record::Record;
 
 /// A session, from its herald until its socket is closed. Never used twice.
@@ -82,6 +82,8 @@ impl Reason {
 pub enum Notice {
     /// A herald beyond the limits on sessions: no answer.
     TooManySessions,
+    /// More heralds in this second than the limit allows: no answer. Told once a second.
+    TooManyHeralds,
     /// A herald's path without NUL at the end, or too long; the default is used.
     UnusablePath,
     /// A message for bytes beyond the limit: no ack. Told once a session.
@@ -121,6 +123,8 @@ pub enum Action {
         peer: SocketAddr,
         /// Where it wants its files.
         path: HeraldPath,
+        /// Who it says it is.
+        herald: Herald,
     },
     /// Send an ack from the session's socket.
     Reply {
@@ -170,6 +174,12 @@ pub enum Action {
         session: SessionId,
         /// The record to write.
         record: Box<Record>,
+    },
+    /// Compute the digest of a finished dump's image and add it to its record,
+    /// sometime: nothing waits for it. Its FINISHED has been acked.
+    Digest {
+        /// The session.
+        session: SessionId,
     },
     /// Run the handler script; the files are closed.
     Handle {

@@ -8,6 +8,7 @@ use debugnet_core::wire::debugnet::MessageHeader;
 use super::Core;
 use super::action::{Action, Notice, SessionId};
 use super::herald::{HeraldPath, Identity};
+use super::rate::Admission;
 use super::record::End;
 use super::session::{Context, Phase, Session};
 
@@ -49,6 +50,17 @@ impl Core {
                 self.out.push_back(Action::Notice { session: None, peer: from, notice });
             }
             return;
+        }
+        match self.heralds.admit(now, from.ip(), self.limits.max_heralds_per_s) {
+            Admission::Granted => {}
+            refused => {
+                self.counters.refused_heralds += 1;
+                if refused == Admission::FirstRefused {
+                    let notice = Notice::TooManyHeralds;
+                    self.out.push_back(Action::Notice { session: None, peer: from, notice });
+                }
+                return;
+            }
         }
         let id = SessionId(self.next_id);
         self.next_id += 1;

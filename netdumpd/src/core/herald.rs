@@ -34,6 +34,15 @@ impl Identity {
     }
 }
 
+/// What a herald says of its sender.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Herald {
+    /// Its sequence number.
+    pub seqno: u32,
+    /// Who sent it.
+    pub identity: Identity,
+}
+
 /// The path of a herald's payload.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum HeraldPath {

@@ -14,6 +14,9 @@ pub struct Limits {
     pub max_sessions: usize,
     /// Sessions at a time with one address. Default 64.
     pub max_sessions_per_source: usize,
+    /// Heralds of new sessions answered in one second; one address gets at most
+    /// a quarter of them. Others go unanswered: a client tries again. Default 400.
+    pub max_heralds_per_s: u32,
     /// Silence after which a dump is given up, in microseconds. Default 600 s.
     pub idle_us: u64,
     /// Silence after which a provisional session is given up, in microseconds. Default 30 s.
@@ -33,6 +36,7 @@ impl Default for Limits {
             max_key_len: 64 << 10,
             max_sessions: 4096,
             max_sessions_per_source: 64,
+            max_heralds_per_s: 400,
             idle_us: 600 * SECOND_US,
             provisional_us: 30 * SECOND_US,
             linger_us: 30 * SECOND_US,

@@ -87,6 +87,7 @@ mod admission;
 mod header;
 mod herald;
 mod limits;
+mod rate;
 mod record;
 mod runs;
 mod seqnos;
@@ -104,11 +105,12 @@ use serde::Serialize;
 
 pub use action::{Action, DumpFile, Fault, Notice, Reason, SessionId, Socket};
 pub use header::{Compression, DumpHeader, HEADER_LEN, HeaderProblem, KeyInfo};
-pub use herald::{HeraldPath, Identity, PATH_MAX_LEN};
+pub use herald::{Herald, HeraldPath, Identity, PATH_MAX_LEN};
 pub use limits::Limits;
 pub use record::{Basis, End, Note, RangeList, Record, Stats, Verdict};
 pub use runs::{Full, RunMap, RunSet};
 
+use rate::HeraldRate;
 use session::{Context, Phase, Session};
 use table::Table;
 
@@ -171,6 +173,7 @@ pub struct Core {
     next_id: u64,
     counters: Counters,
     accepting: bool,
+    heralds: HeraldRate,
 }
 
 impl Core {
@@ -183,6 +186,7 @@ impl Core {
             next_id: 1,
             counters: Counters::default(),
             accepting: true,
+            heralds: HeraldRate::default(),
         }
     }
 

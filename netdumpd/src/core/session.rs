@@ -13,7 +13,7 @@ use debugnet_core::wire::debugnet::{Ack, EKCD_KEY, FINISHED, HERALD, KDH, Messag
 
 use super::action::{Action, DumpFile, Fault, Notice, Reason, SessionId};
 use super::header::{DumpHeader, HEADER_LEN, KeyInfo};
-use super::herald::{HeraldPath, Identity};
+use super::herald::{Herald, HeraldPath, Identity};
 use super::limits::Limits;
 use super::record::{Note, Stats};
 use super::runs::RunSet;
@@ -298,7 +298,8 @@ impl Session {
             self.notice(Notice::UnusablePath, context);
         }
         let (session, peer, path) = (self.id, self.peer, self.path.clone());
-        context.out.push_back(Action::Open { session, peer, path });
+        let herald = Herald { seqno: self.herald as u32, identity: self.identity };
+        context.out.push_back(Action::Open { session, peer, path, herald });
     }
 
     fn payload(

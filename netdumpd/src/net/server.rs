@@ -279,7 +279,7 @@ impl Server {
                 report::report_notice(session, peer, &notice, observer)
             }
             // The executor keeps these to itself.
-            Action::Write { .. } | Action::RecordHeader { .. } => {}
+            Action::Write { .. } | Action::RecordHeader { .. } | Action::Digest { .. } => {}
         }
     }
 

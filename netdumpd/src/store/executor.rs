@@ -99,7 +99,7 @@ impl Executor {
     fn flush<S: Store + ?Sized>(&mut self, core: &mut Core, store: &mut S, now: Instant) -> bool {
         let Some(gathered) = self.gathered.take() else { return false };
         let Gathered { session, file, offset, payloads, seqnos, .. } = gathered;
-        let result = store.write(session, file, offset, &payloads);
+        let result = store.write(session, file, offset, &payloads, &seqnos);
         for seqno in seqnos {
             core.written(now, session, seqno, result.clone());
         }
@@ -114,14 +114,15 @@ fn perform<S: Store + ?Sized>(
     now: Instant,
 ) -> Option<Action> {
     match &action {
-        Action::Open { session, peer, path } => {
-            let result = store.open(*session, *peer, path);
+        Action::Open { session, peer, path, herald } => {
+            let result = store.open(*session, *peer, path, herald);
             let is_done = result.is_ok();
             core.opened(now, *session, result);
             is_done.then_some(action)
         }
         Action::RecordHeader { session, seqno, header } => {
-            let result: Result<(), Fault> = store.record_header(*session, header.as_deref());
+            let result: Result<(), Fault> =
+                store.record_header(*session, *seqno, header.as_deref());
             core.header_recorded(now, *session, *seqno, result);
             None
         }
@@ -134,6 +135,10 @@ fn perform<S: Store + ?Sized>(
         Action::Close { session, record } => {
             store.close(*session, record);
             Some(action)
+        }
+        Action::Digest { session } => {
+            store.digest(*session);
+            None
         }
         _ => Some(action),
     }

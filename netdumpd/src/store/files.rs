@@ -13,7 +13,7 @@ use jiff::tz::TimeZone;
 
 use super::Store;
 use super::dump::OpenDump;
-use crate::core::{DumpFile, DumpHeader, Fault, HeraldPath, Record, SessionId};
+use crate::core::{DumpFile, DumpHeader, Fault, Herald, HeraldPath, Record, SessionId};
 
 /// Where and how.
 #[derive(Clone, Debug)]
@@ -125,6 +125,7 @@ impl Store for FileStore {
         session: SessionId,
         peer: SocketAddr,
         path: &HeraldPath,
+        _: &Herald,
     ) -> Result<(), Fault> {
         let numeric = peer.ip().to_string();
         let host = self.hosts.get(&session).unwrap_or(&numeric);
@@ -139,6 +140,7 @@ impl Store for FileStore {
         file: DumpFile,
         offset: u64,
         payloads: &[Bytes],
+        _: &[u32],
     ) -> Result<(), Fault> {
         Ok(self.dump(session)?.write(file, offset, payloads)?)
     }
@@ -146,6 +148,7 @@ impl Store for FileStore {
     fn record_header(
         &mut self,
         session: SessionId,
+        _: u32,
         header: Option<&DumpHeader>,
     ) -> Result<(), Fault> {
         let zone = self.shared.config.time_zone.clone();

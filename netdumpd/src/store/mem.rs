@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use super::Store;
-use crate::core::{DumpFile, DumpHeader, Fault, HeraldPath, Record, SessionId};
+use crate::core::{DumpFile, DumpHeader, Fault, Herald, HeraldPath, Record, SessionId};
 
 /// Dumps in memory.
 #[derive(Clone, Debug)]
@@ -79,6 +79,7 @@ impl Store for MemStore {
         session: SessionId,
         peer: SocketAddr,
         path: &HeraldPath,
+        _: &Herald,
     ) -> Result<(), Fault> {
         if self.faults.open {
             return Err(Fault("no file on demand".into()));
@@ -102,6 +103,7 @@ impl Store for MemStore {
         file: DumpFile,
         offset: u64,
         payloads: &[Bytes],
+        _: &[u32],
     ) -> Result<(), Fault> {
         let (fail_at, max_len) = (self.faults.write_at, self.max_len);
         let dump = self.open_dump(session)?;
@@ -131,6 +133,7 @@ impl Store for MemStore {
     fn record_header(
         &mut self,
         session: SessionId,
+        _: u32,
         header: Option<&DumpHeader>,
     ) -> Result<(), Fault> {
         if self.faults.header {

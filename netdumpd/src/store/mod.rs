@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use crate::core::{DumpFile, DumpHeader, Fault, HeraldPath, Record, SessionId};
+use crate::core::{DumpFile, DumpHeader, Fault, Herald, HeraldPath, Record, SessionId};
 
 pub use escape::{escape, escape_keeping_newline};
 pub use executor::Executor;
@@ -36,10 +36,12 @@ pub trait Store {
         session: SessionId,
         peer: SocketAddr,
         path: &HeraldPath,
+        herald: &Herald,
     ) -> Result<(), Fault>;
 
-    /// Writes payloads that lie one behind the other from `offset`. Done when
-    /// the data would survive the death of this process.
+    /// Writes payloads that lie one behind the other from `offset`, each with
+    /// the number of its message. Done when the data, and the knowledge that it
+    /// is there, would survive the death of this process.
     ///
     /// # Errors
     /// If any of it could not be written; none of the payloads is acked then.
@@ -49,6 +51,7 @@ pub trait Store {
         file: DumpFile,
         offset: u64,
         payloads: &[Bytes],
+        seqnos: &[u32],
     ) -> Result<(), Fault>;
 
     /// Notes a kernel dump header, `None` for one that was too short.
@@ -58,6 +61,7 @@ pub trait Store {
     fn record_header(
         &mut self,
         session: SessionId,
+        seqno: u32,
         header: Option<&DumpHeader>,
     ) -> Result<(), Fault>;
 
@@ -70,4 +74,8 @@ pub trait Store {
 
     /// Ends a dump in any other way: its record is kept as well as it goes.
     fn close(&mut self, session: SessionId, record: &Record);
+
+    /// Has the digest of a finished dump's image computed and added to its
+    /// record. Must not wait for it.
+    fn digest(&mut self, _session: SessionId) {}
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use debugnet_core::wire::debugnet::{EKCD_KEY, FINISHED, HERALD, KDH, VMCORE};
-use netdumpd::core::{Core, DumpFile, HeraldPath, Limits, SessionId, Socket};
+use netdumpd::core::{Core, DumpFile, Herald, HeraldPath, Identity, Limits, SessionId, Socket};
 use netdumpd::store::{FileStore, Store, StoreConfig};
 use zerocopy::IntoBytes;
 
@@ -25,7 +25,8 @@ fn store(dir: &Path) -> FileStore {
 
 fn open(store: &mut FileStore, id: u64, path: &HeraldPath) -> Result<PathBuf, String> {
     let peer: SocketAddr = CLIENT.parse().unwrap();
-    store.open(SessionId(id), peer, path).map_err(|fault| fault.0)?;
+    let herald = Herald { seqno: 1, identity: Identity::Stock };
+    store.open(SessionId(id), peer, path, &herald).map_err(|fault| fault.0)?;
     Ok(store.paths(SessionId(id)).unwrap().vmcore)
 }
 
@@ -183,7 +184,7 @@ fn elided_pages_take_no_room() {
     let mut store = store(dir.path());
     let vmcore = open(&mut store, 1, &HeraldPath::Default).unwrap();
     let page = [Bytes::from(pattern(4096))];
-    store.write(SessionId(1), DumpFile::Vmcore, 1 << 30, &page).unwrap();
+    store.write(SessionId(1), DumpFile::Vmcore, 1 << 30, &page, &[2]).unwrap();
     let meta = std::fs::metadata(dir.path().join(vmcore)).unwrap();
     assert_eq!(meta.len(), (1 << 30) + 4096);
     assert!(meta.blocks() * 512 < 1 << 20);

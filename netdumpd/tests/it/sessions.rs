@@ -467,12 +467,32 @@ fn sessions_are_limited_in_all_and_for_each_address() {
 }
 
 #[test]
+fn heralds_are_limited_in_a_second_and_copies_are_not() {
+    let mut limits = Limits::default();
+    limits.max_heralds_per_s = 8;
+    let mut rig = Rig::new(Core::new(limits), MemStore::default());
+    let session = rig.open("10.0.0.1:1", &herald());
+    rig.open("10.0.0.1:2", &herald());
+    for _ in 0..100 {
+        assert!(rig.datagram(Socket::Herald, "10.0.0.1:3", &herald()).is_empty());
+        assert_eq!(rig.datagram(Socket::Herald, "10.0.0.1:1", &herald()), [1], "a copy");
+    }
+    assert_eq!(rig.notices(), [Notice::TooManyHeralds], "told once");
+    assert_eq!(rig.core.counters().refused_heralds, 100);
+    rig.open("10.0.0.2:1", &herald());
+    finish(&mut rig, session);
+    rig.pass(SECOND_US);
+    rig.open("10.0.0.1:3", &herald());
+}
+
+#[test]
 fn provisional_sessions_of_one_client_are_few() {
     let mut rig = rig();
     let session = rig.open(CLIENT, &our_herald(0));
     for nonce in 1..500 {
         rig.open(CLIENT, &our_herald(nonce));
         assert!(rig.core.sessions().count() <= 5);
+        rig.pass(10_000);
     }
     finish(&mut rig, session);
     assert_eq!(rig.store.dumps().count(), 1);

@@ -18,6 +18,7 @@ impl Session {
                 self.unacked_finish = None;
                 self.reply(finished, context);
                 self.handle(reason, context);
+                context.out.push_back(Action::Digest { session: self.id });
                 self.end(Some(finished), false, context);
             }
             Err(fault) => self.store_failed(fault, None, context),

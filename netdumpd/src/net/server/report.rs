@@ -91,6 +91,7 @@ pub(super) fn report_notice(
 ) {
     let message = match notice {
         Notice::TooManySessions => "herald refused: too many sessions".into(),
+        Notice::TooManyHeralds => "heralds refused: too many in one second".into(),
         Notice::UnusablePath => "herald path cannot be used; using the default".into(),
         Notice::OffsetRefused { offset, len } => {
             format!("{len} bytes at offset {offset:#x} refused: beyond the largest dump allowed")
