@@ -492,7 +492,7 @@ fn provisional_sessions_of_one_client_are_few() {
     for nonce in 1..500 {
         rig.open(CLIENT, &our_herald(nonce));
         assert!(rig.core.sessions().count() <= 5);
-        rig.pass(10_000);
+        rig.pass(50_000);
     }
     finish(&mut rig, session);
     assert_eq!(rig.store.dumps().count(), 1);
