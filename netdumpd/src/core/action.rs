@@ -63,6 +63,8 @@ pub enum Reason {
     Timeout,
     /// The dump could not be stored.
     Error,
+    /// The server died during the dump; the next one found it.
+    Interrupted,
 }
 
 impl Reason {
@@ -73,6 +75,7 @@ impl Reason {
             Self::Incomplete => "incomplete",
             Self::Timeout => "timeout",
             Self::Error => "error",
+            Self::Interrupted => "interrupted",
         }
     }
 }

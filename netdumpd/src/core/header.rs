@@ -79,6 +79,8 @@ pub struct DumpHeader {
     pub version_string: Vec<u8>,
     /// Why it died.
     pub panic_string: Vec<u8>,
+    /// The 512 bytes as they came.
+    pub raw: Box<[u8; HEADER_LEN]>,
     /// What is wrong with it. If anything is, none of the fields is acted on.
     pub problems: Vec<HeaderProblem>,
 }
@@ -94,6 +96,7 @@ impl DumpHeader {
             3 => V3::ref_from_bytes(bytes).ok()?.read(),
             _ => read_v4(kdh::KernelDumpHeader::ref_from_bytes(bytes).ok()?),
         };
+        *header.raw = *bytes;
         if kdh::parity(bytes) != 0 {
             header.problems.push(HeaderProblem::Parity);
         }
@@ -156,6 +159,7 @@ fn read_v4(header: &kdh::KernelDumpHeader) -> DumpHeader {
         hostname: text(&header.hostname),
         version_string: text(&header.version_string),
         panic_string: text(&header.panic_string),
+        raw: Box::new([0; HEADER_LEN]),
         problems: Vec::new(),
     }
 }
@@ -192,6 +196,7 @@ impl V1 {
             hostname: text(&self.hostname),
             version_string: text(&self.version_string),
             panic_string: text(&self.panic_string),
+            raw: Box::new([0; HEADER_LEN]),
             problems: Vec::new(),
         }
     }
@@ -230,6 +235,7 @@ impl V2 {
             hostname: text(&self.hostname),
             version_string: text(&self.version_string),
             panic_string: text(&self.panic_string),
+            raw: Box::new([0; HEADER_LEN]),
             problems: Vec::new(),
         }
     }
@@ -270,6 +276,7 @@ impl V3 {
             hostname: text(&self.hostname),
             version_string: text(&self.version_string),
             panic_string: text(&self.panic_string),
+            raw: Box::new([0; HEADER_LEN]),
             problems: Vec::new(),
         }
     }

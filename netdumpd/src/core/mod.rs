@@ -86,10 +86,12 @@ mod action;
 mod admission;
 mod header;
 mod herald;
+mod holdings;
 mod limits;
 mod rate;
 mod record;
 mod runs;
+mod salvage;
 mod seqnos;
 mod session;
 mod table;
@@ -109,6 +111,7 @@ pub use herald::{Herald, HeraldPath, Identity, PATH_MAX_LEN};
 pub use limits::Limits;
 pub use record::{Basis, End, Note, RangeList, Record, Stats, Verdict};
 pub use runs::{Full, RunMap, RunSet};
+pub use salvage::Salvage;
 
 use rate::HeraldRate;
 use session::{Context, Phase, Session};
@@ -208,7 +211,7 @@ impl Core {
                 && let Some(session) = self.table.get_mut(id)
                 && session.peer == from
             {
-                session.stats.malformed += 1;
+                session.holdings.stats.malformed += 1;
             }
             return;
         };
@@ -386,7 +389,7 @@ impl Core {
 fn status(session: &Session) -> Status {
     Status {
         peer: session.peer,
-        identity: session.identity,
+        identity: session.holdings.identity,
         state: match session.phase {
             Phase::Opening => State::Opening,
             Phase::Provisional => State::Provisional,
@@ -395,7 +398,7 @@ fn status(session: &Session) -> Status {
             Phase::Ended { .. } => State::Lingering,
         },
         started: session.started,
-        stats: session.stats,
+        stats: session.holdings.stats,
         received_end: session.received_end(),
         length: session.length(),
     }

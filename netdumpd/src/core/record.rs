@@ -106,6 +106,8 @@ pub enum End {
     Superseded,
     /// This server was told to stop.
     Stopped,
+    /// This server died; the next one found the dump.
+    Interrupted,
     /// A file could not be opened, written or made durable.
     StoreFailed {
         /// What the system said.
@@ -129,6 +131,9 @@ pub enum Note {
     KeyIncomplete,
     /// Payload lies beyond the dump length of the header.
     BeyondLength,
+    /// The client sent its kernel dump header once more, in place of the first
+    /// 512 bytes of the last piece of the image (FreeBSD 12): see `suspect`.
+    HeaderInImage,
     /// Too many gaps to keep track of; `holes` and `not_sent` are not exact.
     TrackingOverflowed,
 }
@@ -150,6 +155,9 @@ pub struct Record {
     pub holes: RangeList,
     /// Parts that were never sent: zero, redacted or unreadable in the client.
     pub not_sent: RangeList,
+    /// Parts that came and may be wrong, or next to which something may be
+    /// missing that the client takes for received.
+    pub suspect: RangeList,
     /// One past the highest byte received.
     pub received_end: u64,
     /// The length the vmcore file is to be given, if it should change: a

@@ -31,13 +31,24 @@ impl Seqnos {
 
     /// Records a message. `bytes` are its place in the vmcore, if it was one of its messages.
     pub(super) fn record(&mut self, seqno: u32, bytes: Option<std::ops::Range<u64>>) {
+        self.record_run(seqno, 1, bytes);
+    }
+
+    /// Records `count` messages in sequence whose payloads lie one behind the other.
+    pub(super) fn record_run(
+        &mut self,
+        seqno: u32,
+        count: u32,
+        bytes: Option<std::ops::Range<u64>>,
+    ) {
         let place = self.place(seqno);
         let (first, last) = match bytes {
             Some(range) => (Some(range.start), Some(range.end)),
             None => (None, None),
         };
-        match self.runs.insert_marked(place..place.saturating_add(1), first, last) {
-            Ok(_) => self.highest = self.highest.max(place),
+        let end = place.saturating_add(u64::from(count));
+        match self.runs.insert_marked(place..end, first, last) {
+            Ok(_) => self.highest = self.highest.max(end.saturating_sub(1)),
             Err(_) => self.overflowed = true,
         }
     }

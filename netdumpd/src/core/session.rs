@@ -12,12 +12,11 @@ use debugnet_core::time::Instant;
 use debugnet_core::wire::debugnet::{Ack, EKCD_KEY, FINISHED, HERALD, KDH, MessageHeader, VMCORE};
 
 use super::action::{Action, DumpFile, Fault, Notice, Reason, SessionId};
-use super::header::{DumpHeader, HEADER_LEN, KeyInfo};
+use super::header::{DumpHeader, KeyInfo};
 use super::herald::{Herald, HeraldPath, Identity};
+use super::holdings::Holdings;
 use super::limits::Limits;
-use super::record::{Note, Stats};
-use super::runs::RunSet;
-use super::seqnos::{Place, Seqnos};
+use super::record::Note;
 
 /// Kernel dump headers written to one info file: a client that sends ever new ones must not fill it.
 const MAX_HEADERS: u32 = 4;
@@ -49,29 +48,18 @@ enum Pending {
 pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) peer: SocketAddr,
-    pub(super) identity: Identity,
     pub(super) phase: Phase,
-    pub(super) stats: Stats,
+    pub(super) holdings: Holdings,
     pub(super) started: Instant,
     path: HeraldPath,
     bound: bool,
     has_files: bool,
     has_data: bool,
     owed_herald: Option<u32>,
-    /// The lowest number of a herald.
-    herald: Place,
-    seqnos: Seqnos,
-    vmcore: RunSet,
-    key: RunSet,
-    overflowed: bool,
     pending: HashMap<u32, Pending>,
     /// FINISHED's number from its arrival until it is acked.
     unacked_finish: Option<u32>,
-    header: Option<Arc<DumpHeader>>,
-    header_bytes: Bytes,
     headers_recorded: u32,
-    key_info: Option<KeyInfo>,
-    notes: Vec<Note>,
     refusal_told: bool,
     last_activity: Instant,
     first_data: Option<Instant>,
@@ -96,31 +84,23 @@ impl Session {
         context: &Context<'_>,
     ) -> Self {
         let seqno = header.seqno.get();
-        let seqnos = Seqnos::new(seqno, context.limits.max_seqno_runs);
+        let herald = Herald { seqno, identity: Identity::of(header) };
+        let mut holdings = Holdings::new(herald, context.limits);
+        holdings.stats.messages = 1;
         Self {
             id,
             peer,
-            identity: Identity::of(header),
             phase: if provisional { Phase::Provisional } else { Phase::Opening },
-            stats: Stats { messages: 1, ..Stats::default() },
+            holdings,
             started: context.now,
             path,
             bound: false,
             has_files: false,
             has_data: false,
             owed_herald: Some(seqno),
-            herald: seqnos.place(seqno),
-            seqnos,
-            vmcore: RunSet::new(context.limits.max_byte_runs),
-            key: RunSet::new(context.limits.max_byte_runs),
-            overflowed: false,
             pending: HashMap::new(),
             unacked_finish: None,
-            header: None,
-            header_bytes: Bytes::new(),
             headers_recorded: 0,
-            key_info: None,
-            notes: Vec::new(),
             refusal_told: false,
             last_activity: context.now,
             first_data: None,
@@ -131,11 +111,11 @@ impl Session {
     /// Whether a herald of the same identity is a copy of this session's own.
     pub(super) fn is_meant_by(&self, identity: Identity) -> bool {
         match identity {
-            Identity::Ours { .. } => self.identity == identity,
+            Identity::Ours { .. } => self.holdings.identity == identity,
             // A stock client's next herald looks like its last: before any
             // data there is nothing to lose by taking it for a copy.
             Identity::Stock => {
-                self.identity == Identity::Stock
+                self.holdings.identity == Identity::Stock
                     && !self.has_data
                     && matches!(self.phase, Phase::Opening | Phase::Provisional | Phase::Receiving)
             }
@@ -165,18 +145,18 @@ impl Session {
 
     /// One past the highest byte of the vmcore received.
     pub(super) fn received_end(&self) -> u64 {
-        self.vmcore.end()
+        self.holdings.vmcore.end()
     }
 
     /// Length of the image, once a sound header has told it.
     pub(super) fn length(&self) -> Option<u64> {
-        self.header.as_ref()?.sound_length()
+        self.holdings.length()
     }
 
     /// Another herald of this session: a copy, or a further fragment of a long path.
     pub(super) fn herald_again(&mut self, seqno: u32, context: &mut Context<'_>) {
-        self.stats.messages += 1;
-        self.stats.duplicates += 1;
+        self.holdings.stats.messages += 1;
+        self.holdings.stats.duplicates += 1;
         self.last_activity = context.now;
         match self.phase {
             Phase::Ended { failed: true, .. } => {}
@@ -224,7 +204,7 @@ impl Session {
         payload: Bytes,
         context: &mut Context<'_>,
     ) {
-        self.stats.messages += 1;
+        self.holdings.stats.messages += 1;
         self.last_activity = context.now;
         let seqno = header.seqno.get();
         let kind = header.kind.get();
@@ -242,16 +222,16 @@ impl Session {
                         self.phase = Phase::Draining { finished: seqno };
                         self.finish_if_drained(context);
                     }
-                    _ => self.stats.unknown += 1,
+                    _ => self.holdings.stats.unknown += 1,
                 }
             }
             Phase::Draining { .. } | Phase::Finishing { .. } => match kind {
-                FINISHED => self.stats.duplicates += 1,
+                FINISHED => self.holdings.stats.duplicates += 1,
                 _ => self.repeat_ack(header, context),
             },
             Phase::Ended { finished, failed, .. } => match kind {
                 FINISHED if finished == Some(seqno) => self.duplicate(seqno, context),
-                FINISHED => self.stats.refused += 1,
+                FINISHED => self.holdings.stats.refused += 1,
                 HERALD if failed => {}
                 _ => self.repeat_ack(header, context),
             },
@@ -267,14 +247,12 @@ impl Session {
         match (self.pending.remove(&seqno), result) {
             (None, _) => {}
             (Some(Pending::Payload { file, range }), Ok(())) => {
-                self.cover(file, &range);
-                let in_vmcore = (file == DumpFile::Vmcore).then_some(range);
-                self.seqnos.record(seqno, in_vmcore);
+                self.holdings.payload(file, seqno, 1, &range);
                 self.reply(seqno, context);
                 self.finish_if_drained(context);
             }
             (Some(Pending::Header), Ok(())) => {
-                self.seqnos.record(seqno, None);
+                self.holdings.seqnos.record(seqno, None);
                 self.reply(seqno, context);
                 self.finish_if_drained(context);
             }
@@ -298,7 +276,8 @@ impl Session {
             self.notice(Notice::UnusablePath, context);
         }
         let (session, peer, path) = (self.id, self.peer, self.path.clone());
-        let herald = Herald { seqno: self.herald as u32, identity: self.identity };
+        let Holdings { herald, identity, .. } = self.holdings;
+        let herald = Herald { seqno: herald as u32, identity };
         context.out.push_back(Action::Open { session, peer, path, herald });
     }
 
@@ -310,23 +289,25 @@ impl Session {
         context: &mut Context<'_>,
     ) {
         let (seqno, offset) = (header.seqno.get(), header.offset.get());
-        let (limit, covered) = match file {
-            DumpFile::Vmcore => (context.limits.max_dump_len, &self.vmcore),
-            DumpFile::Key => (context.limits.max_key_len, &self.key),
+        let limit = match file {
+            DumpFile::Vmcore => context.limits.max_dump_len,
+            DumpFile::Key => context.limits.max_key_len,
         };
         let range = match offset.checked_add(payload.len() as u64) {
             Some(end) if end <= limit => offset..end,
             _ => return self.refuse(offset, header.len.get(), context),
         };
         if self.pending.contains_key(&seqno) {
-            self.stats.duplicates += 1;
+            self.holdings.stats.duplicates += 1;
             return;
         }
-        if self.seqnos.contains(seqno) && covered.contains(&range) {
+        if self.holdings.seqnos.contains(seqno) && self.holdings.covered(file).contains(&range) {
             return self.duplicate(seqno, context);
         }
-        if file == DumpFile::Key && offset == 0 && self.key_info.is_none() {
-            self.key_info = KeyInfo::parse(&payload);
+        if file == DumpFile::Vmcore {
+            self.holdings.look_for_header(offset, &payload);
+        } else if offset == 0 && self.holdings.key_info.is_none() {
+            self.holdings.key_info = KeyInfo::parse(&payload);
         }
         self.first_data.get_or_insert(context.now);
         self.last_data = Some(context.now);
@@ -336,28 +317,27 @@ impl Session {
 
     fn dump_header(&mut self, seqno: u32, payload: &Bytes, context: &mut Context<'_>) {
         if self.pending.contains_key(&seqno) {
-            self.stats.duplicates += 1;
+            self.holdings.stats.duplicates += 1;
             return;
         }
         let header = DumpHeader::parse(payload).map(Arc::new);
-        let bytes = payload.get(..HEADER_LEN).unwrap_or_default();
-        let is_copy = header.is_some() && *bytes == *self.header_bytes;
-        let is_settled = self.header.as_ref().is_some_and(|header| header.is_sound());
+        let known = self.holdings.header.as_ref();
+        let is_copy = header.is_some() && known == header.as_ref();
+        let is_settled = known.is_some_and(|header| header.is_sound());
         if header.is_none() {
-            self.note(Note::ShortHeader);
+            self.holdings.note(Note::ShortHeader);
         } else if is_settled && !is_copy {
-            self.note(Note::ConflictingHeader);
+            self.holdings.note(Note::ConflictingHeader);
         }
         if is_copy || is_settled || self.headers_recorded >= MAX_HEADERS {
-            if self.seqnos.contains(seqno) {
+            if self.holdings.seqnos.contains(seqno) {
                 return self.duplicate(seqno, context);
             }
-            self.seqnos.record(seqno, None);
+            self.holdings.seqnos.record(seqno, None);
             return self.reply(seqno, context);
         }
         if header.is_some() {
-            self.header.clone_from(&header);
-            self.header_bytes = Bytes::copy_from_slice(bytes);
+            self.holdings.header.clone_from(&header);
         }
         self.headers_recorded += 1;
         self.pending.insert(seqno, Pending::Header);
@@ -365,22 +345,11 @@ impl Session {
     }
 
     fn refuse(&mut self, offset: u64, len: u32, context: &mut Context<'_>) {
-        self.stats.refused += 1;
+        self.holdings.stats.refused += 1;
         if !self.refusal_told {
             self.refusal_told = true;
             self.notice(Notice::OffsetRefused { offset, len }, context);
         }
-    }
-
-    fn cover(&mut self, file: DumpFile, range: &Range<u64>) {
-        let len = range.end - range.start;
-        let (covered, bytes) = match file {
-            DumpFile::Vmcore => (&mut self.vmcore, &mut self.stats.vmcore_bytes),
-            DumpFile::Key => (&mut self.key, &mut self.stats.key_bytes),
-        };
-        *bytes += len;
-        self.overflowed |= covered.insert(range.clone()).is_err();
-        self.stats.covered_bytes = self.vmcore.total();
     }
 
     fn ack_owed_herald(&mut self, context: &mut Context<'_>) {
@@ -391,8 +360,7 @@ impl Session {
 
     fn ack_herald(&mut self, seqno: u32, context: &mut Context<'_>) {
         if !self.has_data {
-            self.herald = self.herald.min(self.seqnos.place(seqno));
-            self.seqnos.record(seqno, None);
+            self.holdings.herald(seqno);
         }
         self.reply(seqno, context);
     }
@@ -402,31 +370,25 @@ impl Session {
         let (seqno, start) = (header.seqno.get(), header.offset.get());
         let range = start..start.saturating_add(u64::from(header.len.get()));
         let is_stored = match header.kind.get() {
-            VMCORE => self.vmcore.contains(&range),
-            EKCD_KEY => self.key.contains(&range),
+            VMCORE => self.holdings.vmcore.contains(&range),
+            EKCD_KEY => self.holdings.key.contains(&range),
             _ => true,
         };
-        if is_stored && self.seqnos.contains(seqno) && self.unacked_finish != Some(seqno) {
+        if is_stored && self.holdings.seqnos.contains(seqno) && self.unacked_finish != Some(seqno) {
             self.duplicate(seqno, context);
         } else {
-            self.stats.refused += 1;
+            self.holdings.stats.refused += 1;
         }
     }
 
     fn duplicate(&mut self, seqno: u32, context: &mut Context<'_>) {
-        self.stats.duplicates += 1;
+        self.holdings.stats.duplicates += 1;
         self.reply(seqno, context);
     }
 
     fn reply(&mut self, seqno: u32, context: &mut Context<'_>) {
-        self.stats.acks += 1;
+        self.holdings.stats.acks += 1;
         let (session, peer, ack) = (self.id, self.peer, Ack::new(seqno));
         context.out.push_back(Action::Reply { session, peer, ack });
-    }
-
-    fn note(&mut self, note: Note) {
-        if !self.notes.contains(&note) {
-            self.notes.push(note);
-        }
     }
 }

@@ -71,6 +71,7 @@ pub(super) fn ending(record: &Record) -> String {
         ),
         (End::TimedOut, _) => "Dump incomplete: client timed out".into(),
         (End::Superseded, _) => "Dump incomplete: client began a new dump".into(),
+        (End::Interrupted, _) => "Dump incomplete: server was interrupted".into(),
         (End::Stopped, _) => "Dump incomplete: client timed out (server stopped)".into(),
         (End::StoreFailed { message, offset: Some(offset) }, _) => {
             format!("Dump unsuccessful: write error @ offset {offset:#x}: {message}")

@@ -28,7 +28,7 @@ struct Sidecar<'a> {
     format: u32,
     /// `receiving`, `complete`, `incomplete`, `failed`.
     result: &'a str,
-    /// `finished`, `timed_out`, `superseded`, `stopped`, `store_failed`; absent while receiving.
+    /// `finished`, `timed_out`, `superseded`, `stopped`, `interrupted`, `store_failed`; absent while receiving.
     end: Option<&'static str>,
     error: Option<StoreError<'a>>,
     host: &'a str,
@@ -59,6 +59,7 @@ struct Outcome<'a> {
     received_end: u64,
     holes: Ranges,
     not_sent: Ranges,
+    suspect: Ranges,
     notes: &'a [Note],
     header: Option<Header>,
     encryption: Option<KeyInfo>,
@@ -152,6 +153,7 @@ pub(crate) fn end_name(end: &End) -> &'static str {
         End::TimedOut => "timed_out",
         End::Superseded => "superseded",
         End::Stopped => "stopped",
+        End::Interrupted => "interrupted",
         End::StoreFailed { .. } => "store_failed",
     }
 }
@@ -193,6 +195,7 @@ fn outcome(record: &Record) -> Outcome<'_> {
         received_end: record.received_end,
         holes: (&record.holes).into(),
         not_sent: (&record.not_sent).into(),
+        suspect: (&record.suspect).into(),
         notes: &record.notes,
         header: record.header.as_deref().map(Header::from),
         encryption: record.key,

@@ -2,9 +2,9 @@
 
 use super::{Context, Phase, Session};
 use crate::core::action::{Action, Fault, Reason};
-use crate::core::record::{End, Note, Record, Verdict};
+use crate::core::holdings::Ending;
+use crate::core::record::{End, Record, Verdict};
 use crate::core::seqnos::Place;
-use crate::core::verdict::{self, Evidence};
 
 impl Session {
     pub(in crate::core) fn finished(
@@ -29,6 +29,7 @@ impl Session {
     pub(in crate::core) fn close(&mut self, end: End, context: &mut Context<'_>) {
         let reason = match end {
             End::TimedOut | End::Stopped => Reason::Timeout,
+            End::Interrupted => Reason::Interrupted,
             End::Superseded | End::Finished => Reason::Incomplete,
             End::StoreFailed { .. } => Reason::Error,
         };
@@ -45,8 +46,8 @@ impl Session {
         if !self.pending.is_empty() {
             return;
         }
-        let place = self.seqnos.place(finished);
-        self.seqnos.record(finished, None);
+        let place = self.holdings.seqnos.place(finished);
+        self.holdings.seqnos.record(finished, None);
         let record = Box::new(self.record(End::Finished, Some(place), context));
         let reason = match record.verdict {
             Verdict::Complete => Reason::Success,
@@ -78,67 +79,15 @@ impl Session {
     }
 
     fn record(&mut self, end: End, finished: Option<Place>, context: &Context<'_>) -> Record {
-        let length = self.length();
-        let finding = verdict::judge(&Evidence {
-            seqnos: &self.seqnos,
-            coverage: &self.vmcore,
-            coverage_overflowed: self.overflowed,
-            herald: self.herald,
-            finished,
-            promised: self.identity.numbers_contiguously(),
-            length,
-        });
-        let key_len = self.header.as_ref().filter(|header| header.is_encrypted());
-        let key_is_whole =
-            key_len.is_none_or(|header| self.key.contains(&(0..u64::from(header.key_size))));
-        let is_compressed = self.header.as_ref().is_some_and(|header| header.is_compressed());
-        let received_end = self.vmcore.end();
-        for (is_so, note) in [
-            (self.header.is_none(), Note::NoHeader),
-            (!key_is_whole, Note::KeyIncomplete),
-            (
-                !is_compressed && length.is_some_and(|length| received_end > length),
-                Note::BeyondLength,
-            ),
-            (self.overflowed || self.seqnos.overflowed(), Note::TrackingOverflowed),
-        ] {
-            if is_so {
-                self.note(note);
-            }
-        }
-        let verdict = match end {
-            End::StoreFailed { .. } => Verdict::Failed,
-            End::Finished if finding.complete && key_is_whole => Verdict::Complete,
-            _ => Verdict::Incomplete,
-        };
-        // A header may claim any length: only a complete dump has a tail that
-        // was not sent, and none may grow beyond the limit.
-        let final_len = length.filter(|length| match is_compressed {
-            true => *length < received_end,
-            false => {
-                verdict == Verdict::Complete
-                    && *length > received_end
-                    && *length <= context.limits.max_dump_len
-            }
-        });
-        Record {
+        self.holdings.record(Ending {
             peer: self.peer,
-            verdict,
             end,
-            basis: finding.basis,
-            missing_seqnos: finding.missing_seqnos,
-            holes: finding.holes,
-            not_sent: finding.not_sent,
-            received_end,
-            final_len,
-            header: self.header.clone(),
-            key: self.key_info,
-            notes: self.notes.clone(),
-            stats: self.stats,
+            finished,
             started: self.started,
             first_data: self.first_data,
             last_data: self.last_data,
             ended: context.now,
-        }
+            max_dump_len: context.limits.max_dump_len,
+        })
     }
 }
