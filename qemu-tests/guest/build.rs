@@ -16,11 +16,20 @@ fn main() {
     }
     let root = env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
     let script = format!("{root}/{SCRIPT}");
+    // The same objects at two places: virtual addresses equal to physical
+    // ones, and in the top 2 GiB, which PIC code can be linked for as well.
+    let kernels = [("guest", "0"), ("guest-higher-half", "0xffffffff80000000")];
     if env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("none") {
         // Here rustc calls the linker itself, without a C compiler between.
+        for (kernel, virt_offset) in kernels {
+            println!("cargo:rustc-link-arg-bin={kernel}=--defsym=__virt_offset={virt_offset}");
+        }
         println!("cargo:rustc-link-arg-bins=-T{script}");
         println!("cargo:rustc-link-arg-bins=--no-pie");
         return;
+    }
+    for (kernel, virt_offset) in kernels {
+        println!("cargo:rustc-link-arg-bin={kernel}=-Wl,--defsym=__virt_offset={virt_offset}");
     }
     for argument in [
         "-nostdlib",

@@ -46,6 +46,9 @@ pub fn fits(machine: &str, nic: &str) -> bool {
 }
 /// Ways of dying.
 pub const CRASHES: &[&str] = &["null", "panic", "stack", "driver-lock"];
+/// Where the kernel's virtual addresses are: equal to the physical ones, or in the top 2 GiB. Each
+/// is a guest of its own.
+pub const MAPPINGS: &[&str] = &["identity", "higher-half"];
 /// Accelerators.
 pub const ACCELERATORS: &[&str] = &["tcg", "kvm"];
 
@@ -64,6 +67,10 @@ pub struct Machine {
     pub nic: String,
     /// One of [`ACCELERATORS`].
     pub accel: String,
+    /// One of [`MAPPINGS`].
+    pub mapping: String,
+    /// How many CPUs, 1 or 2.
+    pub cpus: u32,
     /// RAM in MiB.
     pub memory_mib: u64,
     /// IP MTU in bytes.
@@ -84,6 +91,8 @@ impl Default for Machine {
             machine: "q35".into(),
             nic: "virtio-net-pci".into(),
             accel: "tcg".into(),
+            mapping: "identity".into(),
+            cpus: 1,
             memory_mib: 256,
             mtu: 1500,
             crash: "null".into(),
@@ -111,6 +120,9 @@ impl Machine {
         }
         if let Some(slots) = self.slots {
             let _ = write!(line, " slots={slots}");
+        }
+        if self.cpus != 1 {
+            let _ = write!(line, " cpus={}", self.cpus);
         }
         if !self.append.is_empty() {
             let _ = write!(line, " {}", self.append);
@@ -192,6 +204,7 @@ impl Qemu {
         command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
         command.args(["-M", &machine.machine, "-accel", &machine.accel]);
         command.arg("-m").arg(machine.memory_mib.to_string());
+        command.arg("-smp").arg(machine.cpus.to_string());
         command.arg("-kernel").arg(&paths.guest);
         command.arg("-append").arg(machine.command_line(network));
         command.args(["-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial"]);

@@ -19,7 +19,7 @@ use crate::server::{Finished, Server};
 /// What is to be run.
 #[derive(Clone, Debug)]
 pub struct RunConfig {
-    /// The guest's ELF file.
+    /// The guest's ELF file, of the machine's mapping.
     pub guest: PathBuf,
     /// The server's program.
     pub netdumpd: PathBuf,

@@ -105,7 +105,7 @@ fn simulated(args: &Args) -> Result<Vec<Value>> {
 /// The guest's dump with and without loss, in turn; the one must reach half the other.
 fn in_qemu() -> Result<Vec<Value>> {
     let qemu = tools::qemu()?;
-    let guest = cargo::build_guest()?;
+    let guest = cargo::build_guest("identity")?;
     let netdumpd = cargo::build_netdumpd()?;
     let losses = [0.0, 0.01];
     let mut goodput = [Vec::new(), Vec::new()];

@@ -85,9 +85,10 @@ pub(crate) fn build(arguments: &[&str]) -> Result<PathBuf> {
     }
 }
 
-/// Builds the bootable guest.
-pub(crate) fn build_guest() -> Result<PathBuf> {
-    build(&["-p", "guest", "--profile", "guest", "--features", "kernel", "--bin", "guest"])
+/// Builds the bootable guest for one of the mappings.
+pub(crate) fn build_guest(mapping: &str) -> Result<PathBuf> {
+    let name = if mapping == "identity" { "guest" } else { "guest-higher-half" };
+    build(&["-p", "guest", "--profile", "guest", "--features", "kernel", "--bin", name])
 }
 
 /// Builds the server.

@@ -25,6 +25,12 @@ pub(crate) struct Args {
     /// The machine, as QEMU calls it: q35, pc, or microvm for the virtio-net-device ones
     #[arg(long, value_name = "NAME", default_value = "q35", value_parser = values::machine)]
     machine: String,
+    /// Virtual addresses of the guest: identity, or higher-half for the top 2 GiB
+    #[arg(long, value_name = "NAME", default_value = "identity", value_parser = values::mapping)]
+    mapping: String,
+    /// The guest's CPUs: 1, or 2 with the second one stopped by the death of the first
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=2))]
+    cpus: u32,
     /// The guest's RAM
     #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = values::memory)]
     memory: u64,
@@ -88,7 +94,7 @@ fn dump(args: &Args) -> Result<(RunReport, PathBuf)> {
         );
     }
     let qemu = tools::qemu()?;
-    let guest = cargo::build_guest()?;
+    let guest = cargo::build_guest(&args.mapping)?;
     let netdumpd = cargo::build_netdumpd()?;
     let out = match &args.out {
         Some(dir) => dir.clone(),
@@ -98,6 +104,8 @@ fn dump(args: &Args) -> Result<(RunReport, PathBuf)> {
         machine: args.machine.clone(),
         nic: args.nic.clone(),
         accel: args.accel.clone(),
+        mapping: args.mapping.clone(),
+        cpus: args.cpus,
         memory_mib: args.memory,
         mtu: args.mtu,
         crash: args.crash.clone(),

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow};
 use qemu_tests::matrix::{Case, cases};
+use qemu_tests::qemu::MAPPINGS;
 use qemu_tests::run::{RunConfig, run as run_guest};
 
 use crate::tally::Tally;
@@ -125,7 +126,8 @@ fn matrix(full: bool) -> Tally {
 
 struct Programs {
     qemu: PathBuf,
-    guest: PathBuf,
+    /// By their mapping.
+    guests: Vec<(&'static str, PathBuf)>,
     netdumpd: PathBuf,
     out: PathBuf,
     /// Whether it is there to judge the frames.
@@ -141,8 +143,12 @@ fn programs() -> Result<Programs, Missing> {
     let qemu = tools::qemu().map_err(Missing::Qemu)?;
     let rest = || -> Result<Programs> {
         let out = cargo::target_dir()?.join("qemu-matrix");
-        let (guest, netdumpd) = (cargo::build_guest()?, cargo::build_netdumpd()?);
-        Ok(Programs { qemu, guest, netdumpd, out, tshark: tshark::is_there() })
+        let guests = MAPPINGS
+            .iter()
+            .map(|mapping| Ok((*mapping, cargo::build_guest(mapping)?)))
+            .collect::<Result<_>>()?;
+        let netdumpd = cargo::build_netdumpd()?;
+        Ok(Programs { qemu, guests, netdumpd, out, tshark: tshark::is_there() })
     };
     rest().map_err(Missing::Build)
 }
@@ -152,7 +158,9 @@ impl Programs {
         let out = self.out.join(&case.name);
         // Left from a run that failed.
         let _ = fs::remove_dir_all(&out);
-        let mut config = RunConfig::new(self.guest.clone(), self.netdumpd.clone(), out.clone());
+        let guest = self.guests.iter().find(|(mapping, _)| *mapping == case.machine.mapping);
+        let (_, guest) = guest.with_context(|| format!("no guest of {}", case.machine.mapping))?;
+        let mut config = RunConfig::new(guest.clone(), self.netdumpd.clone(), out.clone());
         config.qemu.clone_from(&self.qemu);
         case.configure(&mut config);
         let report = run_guest(&config, &mut |_| {})?;

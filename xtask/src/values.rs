@@ -1,6 +1,6 @@
 //! Values of flags, with errors that say what would have been right.
 
-use qemu_tests::qemu::{ACCELERATORS, CRASHES, MACHINES, NICS};
+use qemu_tests::qemu::{ACCELERATORS, CRASHES, MACHINES, MAPPINGS, NICS};
 
 /// Least RAM of a guest in MiB: the kernel, its stacks and something to dump.
 const MEMORY_MIN_MIB: u64 = 16;
@@ -82,6 +82,11 @@ pub(crate) fn machine(text: &str) -> Result<String, String> {
 /// A way of dying.
 pub(crate) fn crash(text: &str) -> Result<String, String> {
     one_of(text, CRASHES)
+}
+
+/// Where the guest's virtual addresses are.
+pub(crate) fn mapping(text: &str) -> Result<String, String> {
+    one_of(text, MAPPINGS)
 }
 
 /// An accelerator.

@@ -36,6 +36,8 @@ pub struct Options {
     pub seed: u64,
     /// `fill=`: fill only so many MiB of free RAM. Default all.
     pub fill_mib: Option<u64>,
+    /// `cpus=`: how many CPUs to use, 1 or 2. Default 1.
+    pub cpus: u32,
     /// `exit=1`: leave QEMU after the outcome instead of stopping with the machine intact.
     pub exit: bool,
     /// The words of [`DUMP_KEYS`], as given.
@@ -67,6 +69,7 @@ impl Default for Options {
             nested: None,
             seed: 1,
             fill_mib: None,
+            cpus: 1,
             exit: false,
             dump: String::new(),
         }
@@ -217,6 +220,7 @@ impl Options {
             "fill" => {
                 self.fill_mib = Some(number(value, 0, 1 << 20).ok_or(bad("a number of MiB"))?);
             }
+            "cpus" => self.cpus = number(value, 1, 2).ok_or(bad("1 or 2"))? as u32,
             "exit" => {
                 self.exit = match value {
                     "0" => false,
@@ -278,7 +282,7 @@ mod tests {
     fn every_key_is_understood() {
         let options = Options::parse(
             "nic=virtio-net-pci crash=driver-lock mtu=4148 server=192.0.2.1 client=192.0.2.7 \
-             gateway=192.0.2.254 path=var/crash slots=256 nested=7 seed=0x10 fill=48 exit=1 \
+             gateway=192.0.2.254 path=var/crash slots=256 nested=7 seed=0x10 fill=48 cpus=2 exit=1 \
              payload=4000 deadline=60 no-progress=2 link-wait=3 max-transmissions=9 strict=yes \
              zeros=send",
         )
@@ -292,6 +296,7 @@ mod tests {
             nested: Some(7),
             seed: 16,
             fill_mib: Some(48),
+            cpus: 2,
             exit: true,
             dump: options.dump.clone(),
         };
@@ -355,6 +360,7 @@ mod tests {
             ("slots", "slots=2048"),
             ("nested", "nested=0"),
             ("seed", "seed=-1"),
+            ("cpus", "cpus=3"),
             ("exit", "exit=yes"),
         ] {
             let refused = Options::parse(line).unwrap_err();

@@ -40,9 +40,9 @@ struct Kit {
 #[unsafe(link_section = ".volatile")]
 static KIT: CrashCell<Kit> = CrashCell::new();
 
-/// How many faults there have been.
+/// How many faults each CPU has had.
 #[unsafe(link_section = ".volatile")]
-static FAULTS: AtomicU32 = AtomicU32::new(0);
+static FAULTS: [AtomicU32; arch::CPUS_MAX] = [const { AtomicU32::new(0) }; arch::CPUS_MAX];
 
 /// RAM in the image, for a nested fault to report.
 #[unsafe(link_section = ".volatile")]
@@ -50,7 +50,7 @@ static DUMP_BYTES: AtomicU64 = AtomicU64::new(0);
 
 /// Whether a fault has happened: from then on only the volatile section may be written.
 pub(super) fn has_begun() -> bool {
-    FAULTS.load(Ordering::Relaxed) != 0
+    FAULTS.iter().any(|faults| faults.load(Ordering::Relaxed) != 0)
 }
 
 /// Why the dump could not be armed.
@@ -111,27 +111,30 @@ pub(super) fn arm(
 
 /// Where every fault ends. Called by the arch layer on an interrupt stack.
 pub(super) fn on_fault(registers: &Registers) -> ! {
-    /// The CPU that this guest has.
-    const CPU: u32 = 0;
     /// The death, a fault in the dump, and one in the report about that.
     const FAULTS_MAX: u32 = 2;
-    // One CPU: a plain count is exact.
-    let faults = FAULTS.load(Ordering::Relaxed).saturating_add(1);
-    FAULTS.store(faults, Ordering::Relaxed);
-    if faults > FAULTS_MAX {
+    let cpu = arch::cpu();
+    if FAULTS[cpu].fetch_add(1, Ordering::Relaxed) >= FAULTS_MAX {
         arch::exit(false);
     }
-    match KIT.enter(CPU) {
+    match KIT.enter(cpu as u32) {
         Entry::First { value, progress } => die(value, progress, registers),
         Entry::Nested(progress) => die_again(progress, registers),
         Entry::Empty => die_unarmed(registers),
-        Entry::OtherCpu => arch::stop(),
+        // Another one dumps already, and waits for this one to stop.
+        Entry::OtherCpu => arch::park(registers),
     }
 }
 
 /// The first fault: dumps.
 fn die(kit: &'static mut Kit, progress: &'static Progress, registers: &Registers) -> ! {
     kit.registers = Some(*registers);
+    if !arch::park_others(&mut kit.clock) {
+        say!("guest: the other CPU did not stop; its registers are not in the dump");
+    }
+    for (cpu, stopped) in (0..arch::CPUS_MAX).filter_map(|cpu| Some((cpu, arch::parked(cpu)?))) {
+        say!("guest: CPU {cpu} stopped\n{stopped}");
+    }
     let mut words = [0; panic::MESSAGE_MAX];
     let message = cause(panic::last_words(&mut words), registers);
     announce(kit.how.name(), message, registers);

@@ -109,9 +109,9 @@ impl LiveNic {
     ) -> Result<(), NicError> {
         // SAFETY: boot code of the only CPU; nothing else takes the live memory.
         let pages = unsafe { LIVE_MEMORY.take() }.ok_or(NicError::NotReachable)?;
-        let start = pages.0.as_ptr().addr() as u64;
-        self.memory = PhysAddr(start);
-        // SAFETY: static, identity-mapped memory, given to the live driver; the device
+        self.memory = arch::physical(&raw const pages.0);
+        let start = self.memory.0;
+        // SAFETY: static memory of the image, given to the live driver; the device
         // may write to it until the dump's driver has reset the device.
         let memory = unsafe { DmaRegion::from_static(&mut pages.0, DeviceAddr(start)) };
         let memory = memory.ok_or(NicError::NotReachable)?;

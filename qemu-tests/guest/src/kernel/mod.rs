@@ -8,6 +8,7 @@ mod intel;
 mod live;
 mod panic;
 mod pci;
+mod second;
 mod source;
 mod virtio;
 mod volatile;
@@ -56,6 +57,11 @@ fn main(mut machine: Machine) -> ! {
     say!("guest: command line `{line}`");
     say!("guest: counter {} Hz, image {:?}", machine.tsc_hz, arch::image());
 
+    if options.cpus > 1
+        && let Err(why) = arch::start_second(&machine)
+    {
+        fatal(format_args!("second CPU: {why}"));
+    }
     let free = memory::without(&machine.ram, arch::image());
     let Ok(free) = free else { fatal(format_args!("too many runs of RAM")) };
     fill(&free, &options);

@@ -4,11 +4,12 @@
 //! (`arch`), the serial port's one flag, the message of a panic inside the
 //! dump, and the crash cell with its counters (`crash`).
 
-use debugnet_core::addr::{DeviceAddr, PhysAddr};
+use debugnet_core::addr::DeviceAddr;
 use debugnet_core::{Cells, Limits, Memory, Needs, Slot, memory_needed};
 use guest::cmdline::SLOTS_MAX;
 use nic_hal::{DmaRegion, Reserved};
 
+use super::arch;
 use super::driver::MEMORY_NEEDED;
 
 /// Room for the largest payload that a stock server takes.
@@ -42,7 +43,7 @@ pub(super) fn dump_memory(slots: usize) -> Option<Memory<'static>> {
     Some(Memory {
         slots: all_slots.get_mut(..slots)?,
         index: all_index.get_mut(..slots * per_slot)?,
-        cells: Cells { phys: Some(physical(&cells.0)), bytes: &mut cells.0 },
+        cells: Cells { phys: Some(arch::physical(&raw const cells.0)), bytes: &mut cells.0 },
         rx,
     })
 }
@@ -51,13 +52,8 @@ pub(super) fn dump_memory(slots: usize) -> Option<Memory<'static>> {
 pub(super) fn nic_memory() -> Option<DmaRegion> {
     // SAFETY: called while arming, once, by the only thread there is.
     let pages = unsafe { NIC_MEMORY.take() }?;
-    let device = DeviceAddr(physical(&pages.0).0);
-    // SAFETY: static memory that is the driver's for ever, identity-mapped and so
+    let device = DeviceAddr(arch::physical(&raw const pages.0).0);
+    // SAFETY: static memory that is the driver's for ever, part of the image and so
     // contiguous; there is no IOMMU, and PC devices are coherent.
     unsafe { DmaRegion::from_static(&mut pages.0, device) }
-}
-
-/// Statics are identity-mapped.
-fn physical(bytes: &[u8]) -> PhysAddr {
-    PhysAddr(bytes.as_ptr().addr() as u64)
 }

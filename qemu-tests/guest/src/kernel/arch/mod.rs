@@ -6,13 +6,15 @@
 //! | item | what it does |
 //! |---|---|
 //! | `Machine` | what boot found: command line, RAM, counter frequency, time of day; `map_device` |
-//! | `image`, `volatile_section` | memory of the image, and the part that the crash path writes |
+//! | `image`, `volatile_section`, `physical` | memory of the image, the part that the crash path writes, where a static is |
 //! | `read`, `write_word`, `sum`, `zero_prefix`, `fill` | RAM by physical address, guard pages and page 0 included |
 //! | `Serial` | the console: a `fmt::Write` that never waits for long |
 //! | `TscClock`, `tsc_clock` | the clock of live kernel and dump |
 //! | `pci_access` | PCI configuration space |
 //! | `Registers` | the CPU at the fault, with `vector_name` |
 //! | `undefined_instruction` | how a panic reaches the fault handler |
+//! | `CPUS_MAX`, `cpu`, `start_second`, `wait` | how many CPUs may be used, which one this is, starting another, idling |
+//! | `park_others`, `park`, `parked` | stopping CPUs in a crash, and what their registers were |
 //! | `exit`, `stop` | the end: leave QEMU, or stop with the machine intact |
 //!
 //! Boot ends in `kernel::main(Machine)`. Every fault ends in

@@ -1,13 +1,18 @@
-//! From the PVH entry point to the first line of Rust.
+//! From the entry points to the first line of Rust.
 //!
 //! The loader enters in 32-bit protected mode, paging off, with the physical
-//! address of `hvm_start_info` in `ebx` (Xen `docs/misc/pvh.pandoc`). The code
-//! here maps the first GiB onto itself, switches SSE on (the precompiled core
-//! library uses it even to format an integer), enters long mode, and goes to
-//! `start` on the boot stack.
+//! address of `hvm_start_info` in `ebx` (Xen `docs/misc/pvh.pandoc`); the second
+//! CPU comes from real mode, at the page that [`super::smp`] copied
+//! [`ap_trampoline`] to. Both take tables that map the first GiB onto itself and
+//! at the kernel's virtual addresses, switch SSE on (the precompiled core library
+//! uses it even to format an integer), and enter long mode.
+//!
+//! All of it lies in sections with virtual addresses equal to physical ones,
+//! wherever the kernel itself is linked.
 
 use core::arch::global_asm;
 
+use super::smp::SECOND_STACK;
 use super::stacks::{BOOT_STACK, BOOT_STACK_LEN};
 
 global_asm!(
@@ -19,24 +24,50 @@ global_asm!(
     .balign 4
     .long pvh_start
 
-    .section .bss.boot, "aw", @nobits
+    .section .tables, "aw", @nobits
     .balign 4096
 boot_pml4: .skip 4096
 boot_pdpt: .skip 4096
 boot_pd:   .skip 4096
 
-    .section .rodata.boot, "a"
+    .section .boot, "ax"
     .balign 8
 boot_gdt:
     .quad 0
     .quad 0x00af9b000000ffff        # 0x08: 64-bit code, accessed
     .quad 0x00cf93000000ffff        # 0x10: data, accessed
+    .quad 0x00cf9b000000ffff        # 0x18: 32-bit code, accessed
 boot_gdt_end:
 boot_gdtr:
     .word boot_gdt_end - boot_gdt - 1
     .long boot_gdt
 
-    .section .text.boot, "ax"
+    # Paging on, long mode, SSE: as Rust code needs it. Spoils eax, ecx, edx.
+    .macro enter_long_mode
+    movl $boot_pml4, %eax
+    movl %eax, %cr3
+    movl %cr4, %eax
+    orl $0x620, %eax                # PAE, OSFXSR, OSXMMEXCPT
+    movl %eax, %cr4
+    movl $0xc0000080, %ecx          # EFER
+    rdmsr
+    orl $0x100, %eax                # LME
+    wrmsr
+    movl %cr0, %eax
+    andl $0x9ffffff3, %eax          # not CD, not NW, not EM, not TS
+    orl $0x80000022, %eax           # PG, NE, MP
+    movl %eax, %cr0
+    ljmp $8, $1f
+    .code64
+1:  movl $0x10, %eax
+    movl %eax, %ds
+    movl %eax, %es
+    movl %eax, %ss
+    xorl %eax, %eax
+    movl %eax, %fs
+    movl %eax, %gs
+    .endm
+
     .code32
     .globl pvh_start
 pvh_start:
@@ -52,45 +83,117 @@ pvh_start:
     addl $8, %edi
     decl %ecx
     jnz 1b
+    # The first GiB, and the first of the top two: the same memory.
     movl $boot_pd, %eax
     orl $0x23, %eax
     movl %eax, boot_pdpt
+    movl %eax, boot_pdpt + 510*8
     movl $boot_pdpt, %eax
     orl $0x23, %eax
     movl %eax, boot_pml4
-
-    movl $boot_pml4, %eax
-    movl %eax, %cr3
-    movl %cr4, %eax
-    orl $0x620, %eax                # PAE, OSFXSR, OSXMMEXCPT
-    movl %eax, %cr4
-    movl $0xc0000080, %ecx          # EFER
-    rdmsr
-    orl $0x100, %eax                # LME
-    wrmsr
-    movl %cr0, %eax
-    andl $0xfffffff3, %eax          # not EM, not TS
-    orl $0x80000022, %eax           # PG, NE, MP
-    movl %eax, %cr0
+    movl %eax, boot_pml4 + 511*8
     lgdt boot_gdtr
-    ljmp $8, $1f
+    enter_long_mode
+    movabsq ${stack}+{stack_len}, %rsp
+    movl %ebx, %edi                 # start info, zero-extended
+    movabsq $kernel_entry, %rax
+    jmpq *%rax
 
-    .code64
-1:  movl $0x10, %eax
+    # Copied to a page below 1 MiB; nothing in it may depend on its place.
+    .code16
+    .globl ap_trampoline
+    .globl ap_trampoline_end
+ap_trampoline:
+    cli
+    cld
+    lgdtl %cs:(ap_gdtr - ap_trampoline)
+    movl %cr0, %eax
+    orl $1, %eax                    # PE
+    movl %eax, %cr0
+    ljmpl $0x18, $ap_protected
+    .balign 4
+ap_gdtr:
+    .word boot_gdt_end - boot_gdt - 1
+    .long boot_gdt
+ap_trampoline_end:
+
+    .code32
+ap_protected:
+    movl $0x10, %eax
     movl %eax, %ds
     movl %eax, %es
     movl %eax, %ss
-    xorl %eax, %eax
-    movl %eax, %fs
-    movl %eax, %gs
-    leaq {stack}+{stack_len}(%rip), %rsp
-    movl %ebx, %edi                 # start info, zero-extended
+    enter_long_mode
+    movabsq ${second_stack}+{stack_len}, %rsp
+    movabsq $second_entry, %rax
+    jmpq *%rax
+
+    # The outermost frames of the two CPUs: their unwind information says that
+    # there is no caller, so that a debugger stops here.
+    .macro outermost name, rust
+    .type \name, @function
+\name:
+    .cfi_startproc
+    .cfi_undefined %rip
     xorl %ebp, %ebp
-    pushq $0                        # no caller; rsp % 16 == 8, as after a call
-    jmp {start}
+    call \rust
+    ud2
+    .cfi_endproc
+    .size \name, . - \name
+    .endm
+    .section .text.entry, "ax"
+    outermost kernel_entry, {start}
+    outermost second_entry, {second}
+
+    # Addresses that the linker alone knows, as data: from a higher-half kernel
+    # the low ones are out of reach of an instruction.
+    .section .rodata.layout, "a"
+    .balign 8
+    .globl image_layout
+image_layout:
+    .quad __image_start             # physical
+    .quad __image_end               # virtual
+    .quad __volatile_start          # virtual
+    .quad __volatile_end            # virtual
+    .quad __virt_offset
+    .quad ap_trampoline             # physical
+    .quad ap_trampoline_end         # physical
+    .text
 "#,
     stack = sym BOOT_STACK,
     stack_len = const BOOT_STACK_LEN,
     start = sym super::start,
+    second_stack = sym SECOND_STACK,
+    second = sym super::smp::second_start,
     options(att_syntax)
 );
+
+/// The linker's addresses.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(super) struct Layout {
+    /// First byte of the image, physical.
+    pub(super) image_start: u64,
+    /// One past its last byte, virtual.
+    pub(super) image_end: u64,
+    /// First byte of the volatile section, virtual.
+    pub(super) volatile_start: u64,
+    /// One past its last byte, virtual.
+    pub(super) volatile_end: u64,
+    /// Virtual less physical addresses of the kernel: 0 if it is mapped onto itself.
+    pub(super) virt_offset: u64,
+    /// First byte of the second CPU's first code, physical.
+    pub(super) trampoline: u64,
+    /// One past its last byte, physical.
+    pub(super) trampoline_end: u64,
+}
+
+unsafe extern "C" {
+    static image_layout: Layout;
+}
+
+/// Where the linker put what.
+pub(super) fn layout() -> Layout {
+    // SAFETY: read-only data of the image, defined above with this layout; nobody writes it.
+    unsafe { (&raw const image_layout).read() }
+}

@@ -6,6 +6,7 @@ mod paging;
 mod ram;
 mod rtc;
 mod serial;
+mod smp;
 mod stacks;
 #[cfg(target_os = "linux")]
 mod string;
@@ -27,6 +28,7 @@ pub(crate) use clock::{TscClock, tsc_clock};
 pub(crate) use paging::MapError;
 pub(crate) use ram::{fill, read, sum, write_word, zero_prefix};
 pub(crate) use serial::Serial;
+pub(crate) use smp::{CPUS_MAX, park, park_others, parked, start_second};
 pub(crate) use trap::Registers;
 
 use crate::kernel::{fatal, say};
@@ -59,27 +61,25 @@ impl Machine {
     }
 }
 
-unsafe extern "C" {
-    /// The linker script's symbols: addresses without contents.
-    static __image_start: u8;
-    static __image_end: u8;
-    static __volatile_start: u8;
-    static __volatile_end: u8;
-}
-
 /// Memory that the kernel's image takes, zeroed parts included.
 pub(crate) fn image() -> PhysRange {
-    between((&raw const __image_start).addr(), (&raw const __image_end).addr())
+    let layout = boot::layout();
+    between(layout.image_start, layout.image_end - layout.virt_offset)
 }
 
 /// The part of the image that the crash path writes.
 pub(crate) fn volatile_section() -> PhysRange {
-    between((&raw const __volatile_start).addr(), (&raw const __volatile_end).addr())
+    let layout = boot::layout();
+    between(layout.volatile_start - layout.virt_offset, layout.volatile_end - layout.virt_offset)
 }
 
-fn between(start: usize, end: usize) -> PhysRange {
-    let len = end.saturating_sub(start) as u64;
-    PhysRange::new(PhysAddr(start as u64), len).unwrap_or(PhysRange::EMPTY)
+/// Where in RAM something of the kernel's image is: a static, or the boot stack.
+pub(crate) fn physical<T: ?Sized>(what: *const T) -> PhysAddr {
+    PhysAddr((what.addr() as u64).wrapping_sub(boot::layout().virt_offset))
+}
+
+fn between(start: u64, end: u64) -> PhysRange {
+    PhysRange::new(PhysAddr(start), end.saturating_sub(start)).unwrap_or(PhysRange::EMPTY)
 }
 
 /// First Rust code, on the boot stack, with the first GiB mapped onto itself.
@@ -92,11 +92,9 @@ extern "C" fn start(start_info: u64) -> ! {
         Ok(found) => found,
         Err(what) => fatal(format_args!("{what}")),
     };
-    let mut holes: Vec<u64, 8> = Vec::new();
-    // Capacity for page 0 and five guard pages.
-    let _ = holes.push(0);
-    let _ = holes.extend_from_slice(&stacks::guards());
-    let space = match paging::AddressSpace::new(&ram, &holes) {
+    let virt_offset = boot::layout().virt_offset;
+    let space = paging::AddressSpace::new(&ram, image(), virt_offset, stacks::guards());
+    let space = match space {
         Ok(space) => space,
         Err(error) => fatal(format_args!("page tables: {error:?}")),
     };
@@ -193,6 +191,16 @@ pub(crate) fn exit(success: bool) -> ! {
     // SAFETY: the port belongs to the debug device or to nothing.
     unsafe { Port::<u32>::new(0xf4).write(if success { SUCCESS } else { FAILURE }) };
     stop()
+}
+
+/// Which CPU this is, from 0.
+pub(crate) fn cpu() -> usize {
+    tables::this_cpu()
+}
+
+/// Halts until something happens. Interrupts are off: that is an NMI.
+pub(crate) fn wait() {
+    hlt();
 }
 
 /// Stops the CPU and leaves the machine as it is.

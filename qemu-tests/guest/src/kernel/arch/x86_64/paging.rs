@@ -1,12 +1,15 @@
 //! Page tables, built once at boot and never written again.
 //!
-//! Two views of memory:
+//! Views of memory:
 //!
-//! * the **identity map**, which the kernel runs in: the low 4 GiB with RAM
-//!   cached and the rest uncached, RAM above, the device windows asked for;
-//!   page 0 and the guard pages of the stacks are holes in it;
+//! * the **identity map**: the low 4 GiB with the rest of the address space that
+//!   devices were asked for, uncached. The identity-mapped kernel runs in it, so
+//!   there it holds all RAM too, cached;
+//! * the **image** in the top 2 GiB, which the higher-half kernel runs in;
 //! * the **direct map** at [`DIRECT_MAP`]: all RAM without holes. The dump
 //!   reads through it, so that page 0 and the guard pages are in the image.
+//!
+//! Page 0 and the guard pages of the stacks are holes where the kernel runs.
 //!
 //! All accessed and dirty bits are set from the start. Else the CPU would set
 //! them while the dump reads, and change pages that the dump calls frozen.
@@ -27,7 +30,8 @@ const DIRECT_MAP: u64 = 0xffff_8000_0000_0000;
 const LOW_LEN: u64 = 1 << 32;
 /// Identity-mapped addresses lie below: half of what four levels reach.
 const IDENTITY_LEN: u64 = 1 << 47;
-/// Page tables to draw from: 8 for the low 4 GiB, 2 for each GiB above, a few for holes and devices.
+/// Page tables to draw from: 8 for the low 4 GiB, 2 for each GiB above, a few for holes, devices
+/// and the image.
 const TABLES: usize = 96;
 
 const NODE: PageTableFlags =
@@ -53,41 +57,56 @@ pub(crate) enum MapError {
 pub(super) struct AddressSpace {
     tables: &'static mut [PageTable; TABLES],
     used: usize,
+    /// Virtual less physical addresses of the kernel, and so of the tables.
+    virt_offset: u64,
 }
 
 impl AddressSpace {
-    /// Maps `ram` twice and the rest of the low 4 GiB once, with `holes` in the identity map.
-    pub(super) fn new(ram: &Ranges, holes: &[u64]) -> Result<Self, MapError> {
+    /// Maps `ram`, the low 4 GiB and the kernel's `image`, without the pages at `guards`.
+    pub(super) fn new(
+        ram: &Ranges,
+        image: PhysRange,
+        virt_offset: u64,
+        guards: impl Iterator<Item = u64>,
+    ) -> Result<Self, MapError> {
         // SAFETY: one CPU, and interrupts are off since the machine started.
         let tables = unsafe { POOL.take() }.ok_or(MapError::Taken)?;
-        let mut space = Self { tables, used: 1 };
+        let mut space = Self { tables, used: 1, virt_offset };
+        let runs_in_identity = virt_offset == 0;
         for at in (0..LOW_LEN).step_by(LARGE_LEN as usize) {
             let page = PhysRange::new(PhysAddr(at), LARGE_LEN).unwrap_or_default();
-            let is_ram = ram.iter().any(|run| run.overlaps(page));
-            space.map_large(at, at, if is_ram { RAM } else { DEVICE })?;
+            if !ram.iter().any(|run| run.overlaps(page)) {
+                space.map_large(at, at, DEVICE)?;
+            } else if runs_in_identity {
+                space.map_large(at, at, RAM)?;
+            }
         }
         for run in ram {
-            let first = run.start().0 & !(LARGE_LEN - 1);
-            for at in (first..run.end().0).step_by(LARGE_LEN as usize) {
-                if at >= LOW_LEN {
+            for at in large_pages(*run) {
+                if runs_in_identity {
                     space.map_large(at, at, RAM)?;
                 }
                 space.map_large(DIRECT_MAP + at, at, RAM)?;
             }
         }
-        for hole in holes {
-            space.unmap(*hole)?;
+        for at in large_pages(image) {
+            space.map_large(virt_offset + at, at, RAM)?;
+        }
+        if runs_in_identity {
+            space.unmap(0)?;
+        }
+        for guard in guards {
+            space.unmap(guard)?;
         }
         Ok(space)
     }
 
     /// Maps the window of a device onto itself, uncached. What is mapped already stays as it is.
     pub(super) fn map_device(&mut self, window: PhysRange) -> Result<(), MapError> {
-        let first = window.start().0 & !(LARGE_LEN - 1);
         if window.end().0 > IDENTITY_LEN {
             return Err(MapError::TooFar(window.start()));
         }
-        for at in (first..window.end().0).step_by(LARGE_LEN as usize) {
+        for at in large_pages(window) {
             if at >= LOW_LEN {
                 self.map_large(at, at, DEVICE)?;
             }
@@ -98,15 +117,20 @@ impl AddressSpace {
 
     /// Runs on these tables from now on.
     pub(super) fn activate(&self) {
-        let root = PhysFrame::containing_address(X86PhysAddr::new(self.address(0)));
-        // SAFETY: the tables map the image, the stack and all RAM onto themselves, as
-        // the boot tables do for the part in use now; they are never freed.
+        let root = PhysFrame::containing_address(X86PhysAddr::new(self.root()));
+        // SAFETY: the tables map the image, stacks included, where the kernel is linked,
+        // as the boot tables do; they are never freed.
         unsafe { Cr3::write(root, Cr3Flags::empty()) };
     }
 
-    /// Physical address of a table: the pool is identity-mapped.
+    /// Physical address of the root table.
+    pub(super) fn root(&self) -> u64 {
+        self.address(0)
+    }
+
+    /// Physical address of a table.
     fn address(&self, table: usize) -> u64 {
-        (&raw const self.tables[table]).addr() as u64
+        ((&raw const self.tables[table]).addr() as u64).wrapping_sub(self.virt_offset)
     }
 
     fn map_large(&mut self, virt: u64, phys: u64, flags: PageTableFlags) -> Result<(), MapError> {
@@ -159,6 +183,12 @@ impl AddressSpace {
         self.used += 1;
         Ok(table)
     }
+}
+
+/// Addresses of the large pages that `range` lies in.
+fn large_pages(range: PhysRange) -> impl Iterator<Item = u64> {
+    let first = range.start().0 & !(LARGE_LEN - 1);
+    (first..range.end().0).step_by(LARGE_LEN as usize)
 }
 
 /// The pointer through which RAM at `address` is reached, page 0 and guard pages included.

@@ -3,11 +3,13 @@
 //! Below each lies a page that is not mapped, so that an overflow is a page
 //! fault and not a silent write into a neighbour. The boot stack is ordinary
 //! memory: it is the dying stack, and the dump has to hold it as it was. The
-//! others are written by the crash path and lie in the volatile section.
+//! others are written by the crash path and lie in the volatile section. Each
+//! CPU has its own.
 
 use core::cell::UnsafeCell;
 
 use super::paging::PAGE_LEN;
+use super::smp::{CPUS_MAX, SECOND_STACK};
 
 /// Length of the boot stack with its guard page, in bytes.
 pub(super) const BOOT_STACK_LEN: usize = 0x1_0000 + PAGE_LEN;
@@ -20,12 +22,11 @@ const SMALL_STACK_LEN: usize = 0x4000 + PAGE_LEN;
 #[repr(C, align(4096))]
 pub(super) struct Stack<const LEN: usize>(UnsafeCell<[u8; LEN]>);
 
-// SAFETY: no code reaches into a stack through this type; the CPU that runs on
-// it is the only one there is (the guest starts no second one).
+// SAFETY: no code reaches into a stack through this type, and each belongs to one CPU.
 unsafe impl<const LEN: usize> Sync for Stack<LEN> {}
 
 impl<const LEN: usize> Stack<LEN> {
-    const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self(UnsafeCell::new([0; LEN]))
     }
 
@@ -43,29 +44,42 @@ impl<const LEN: usize> Stack<LEN> {
 /// Where the kernel lives until it dies.
 pub(super) static BOOT_STACK: Stack<BOOT_STACK_LEN> = Stack::new();
 
-/// The first fault: the dump runs here.
-#[unsafe(link_section = ".volatile")]
-pub(super) static FAULT_STACK: Stack<DUMP_STACK_LEN> = Stack::new();
+/// What a CPU dies on.
+pub(super) struct DeathStacks {
+    /// The first fault: the dump runs here.
+    pub(super) fault: Stack<DUMP_STACK_LEN>,
+    /// A double fault, which may be the first death too: the dump can run here.
+    pub(super) double_fault: Stack<DUMP_STACK_LEN>,
+    /// NMI and machine check, likewise.
+    pub(super) nmi: Stack<DUMP_STACK_LEN>,
+    /// A fault inside the dump: leaves the dump's own stack as it was.
+    pub(super) nested: Stack<SMALL_STACK_LEN>,
+}
 
-/// A double fault, which may be the first death too: the dump can run here.
-#[unsafe(link_section = ".volatile")]
-pub(super) static DOUBLE_FAULT_STACK: Stack<DUMP_STACK_LEN> = Stack::new();
+impl DeathStacks {
+    const fn new() -> Self {
+        Self {
+            fault: Stack::new(),
+            double_fault: Stack::new(),
+            nmi: Stack::new(),
+            nested: Stack::new(),
+        }
+    }
+}
 
-/// NMI and machine check, likewise.
 #[unsafe(link_section = ".volatile")]
-pub(super) static NMI_STACK: Stack<DUMP_STACK_LEN> = Stack::new();
+pub(super) static DEATH_STACKS: [DeathStacks; CPUS_MAX] = [const { DeathStacks::new() }; CPUS_MAX];
 
-/// A fault inside the dump: leaves the dump's own stack as it was.
-#[unsafe(link_section = ".volatile")]
-pub(super) static NESTED_STACK: Stack<SMALL_STACK_LEN> = Stack::new();
-
-/// Every guard page.
-pub(super) fn guards() -> [u64; 5] {
-    [
-        BOOT_STACK.guard(),
-        FAULT_STACK.guard(),
-        DOUBLE_FAULT_STACK.guard(),
-        NMI_STACK.guard(),
-        NESTED_STACK.guard(),
-    ]
+/// Every guard page, by its virtual address.
+pub(super) fn guards() -> impl Iterator<Item = u64> {
+    let living = [BOOT_STACK.guard(), SECOND_STACK.guard()];
+    let dying = DEATH_STACKS.iter().flat_map(|stacks| {
+        [
+            stacks.fault.guard(),
+            stacks.double_fault.guard(),
+            stacks.nmi.guard(),
+            stacks.nested.guard(),
+        ]
+    });
+    living.into_iter().chain(dying)
 }

@@ -4,17 +4,20 @@
 //! zone below the stack pointer, so nothing may ever be pushed onto the
 //! current stack, and a stack that overflowed cannot take a fault anyway.
 
+use core::arch::asm;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use nic_hal::Reserved;
+use spin::Mutex;
 use x86_64::VirtAddr;
 use x86_64::instructions::segmentation::{CS, DS, ES, SS, Segment};
-use x86_64::instructions::tables::{lidt, load_tss};
+use x86_64::instructions::tables::{lgdt, lidt, load_tss, sgdt};
 use x86_64::structures::DescriptorTablePointer;
-use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable};
+use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector};
 use x86_64::structures::tss::TaskStateSegment;
 
-use super::stacks::{DOUBLE_FAULT_STACK, FAULT_STACK, NESTED_STACK, NMI_STACK};
+use super::smp::CPUS_MAX;
+use super::stacks::{DEATH_STACKS, DeathStacks};
 use super::trap::{STUB_LEN, trap_stubs};
 
 /// Which interrupt stack a vector takes (TSS.IST1 to IST3).
@@ -33,11 +36,17 @@ const MACHINE_CHECK: usize = 18;
 struct Tss([AtomicU32; 26]);
 
 #[unsafe(link_section = ".volatile")]
-static TSS: Tss = Tss([const { AtomicU32::new(0) }; 26]);
+static TSS: [Tss; CPUS_MAX] = [const { Tss([const { AtomicU32::new(0) }; 26]) }; CPUS_MAX];
 
 impl Tss {
     /// Word index of IST1 (offset 36).
     const IST1: usize = 9;
+
+    fn set_stacks(&self, stacks: &DeathStacks) {
+        self.set_stack(IST_FAULT, stacks.fault.top());
+        self.set_stack(IST_DOUBLE_FAULT, stacks.double_fault.top());
+        self.set_stack(IST_NMI, stacks.nmi.top());
+    }
 
     fn set_stack(&self, ist: u8, top: u64) {
         let at = Self::IST1 + 2 * (usize::from(ist) - 1);
@@ -92,32 +101,35 @@ struct Idt([Gate; 256]);
 
 static IDT: Reserved<Idt> = Reserved::new(Idt([Gate::NONE; 256]));
 
-/// Loads all three tables. From here on every fault is caught. `false` if it was done before.
+/// What each CPU loads.
+#[derive(Clone, Copy)]
+struct Tables {
+    gdt: DescriptorTablePointer,
+    idt: DescriptorTablePointer,
+    code: SegmentSelector,
+    data: SegmentSelector,
+    tss: [SegmentSelector; CPUS_MAX],
+}
+
+static TABLES: Mutex<Option<Tables>> = Mutex::new(None);
+
+/// Makes all tables and loads them. From here on every fault is caught. `false` if it was done
+/// before.
 pub(super) fn load() -> bool {
-    // SAFETY: first code on the only CPU, interrupts off.
+    // SAFETY: first code on the only CPU so far, interrupts off.
     let (Some(gdt), Some(idt)) = (unsafe { GDT.take() }, unsafe { IDT.take() }) else {
         return false;
     };
-    TSS.set_stack(IST_FAULT, FAULT_STACK.top());
-    TSS.set_stack(IST_DOUBLE_FAULT, DOUBLE_FAULT_STACK.top());
-    TSS.set_stack(IST_NMI, NMI_STACK.top());
-
     let code = gdt.append(Descriptor::kernel_code_segment());
     let data = gdt.append(Descriptor::kernel_data_segment());
-    let tss = (&raw const TSS).cast::<TaskStateSegment>();
-    // SAFETY: `Tss` has the size and layout of the hardware's structure, and is static.
-    let tss = gdt.append(unsafe { Descriptor::tss_segment_unchecked(tss) });
-    gdt.load();
-    // SAFETY: `code` is the flat 64-bit code segment just loaded, like the one in use.
-    unsafe { CS::set_reg(code) };
-    // SAFETY: `data` is a flat, writable segment, fit for a stack.
-    unsafe { SS::set_reg(data) };
-    // SAFETY: as for the stack segment; nothing here depends on a data segment's base.
-    unsafe { DS::set_reg(data) };
-    // SAFETY: string instructions write through ES, whose base stays 0.
-    unsafe { ES::set_reg(data) };
-    // SAFETY: the selector names the available TSS appended above, loaded this once.
-    unsafe { load_tss(tss) };
+    let tss = [&TSS[0], &TSS[1]].map(|tss| {
+        let tss = (&raw const *tss).cast::<TaskStateSegment>();
+        // SAFETY: `Tss` has the size and layout of the hardware's structure, and is static.
+        gdt.append(unsafe { Descriptor::tss_segment_unchecked(tss) })
+    });
+    for (tss, stacks) in TSS.iter().zip(&DEATH_STACKS) {
+        tss.set_stacks(stacks);
+    }
 
     let stubs = trap_stubs();
     for (vector, gate) in idt.0.iter_mut().enumerate() {
@@ -128,17 +140,57 @@ pub(super) fn load() -> bool {
         };
         *gate = Gate::new(stubs + (vector * STUB_LEN) as u64, code.0, ist);
     }
-    let pointer = DescriptorTablePointer {
+    let idt = DescriptorTablePointer {
         limit: (size_of::<Idt>() - 1) as u16,
         base: VirtAddr::from_ptr(&raw const *idt),
     };
-    // SAFETY: a complete table in static memory; each gate leads to a stub that never returns.
-    unsafe { lidt(&pointer) };
+    gdt.load();
+    let tables = Tables { gdt: sgdt(), idt, code, data, tss };
+    *TABLES.lock() = Some(tables);
+    load_on(tables, 0);
     true
 }
 
-/// Sends the faults to come to the stack for nested ones, so that the stack of
+/// Loads the tables that [`load`] made on the second CPU. `false` if there are none.
+pub(super) fn load_second() -> bool {
+    let tables = *TABLES.lock();
+    let Some(tables) = tables else { return false };
+    load_on(tables, 1);
+    true
+}
+
+fn load_on(tables: Tables, cpu: usize) {
+    // SAFETY: a complete table in static memory, mapped on both sets of page tables.
+    unsafe { lgdt(&tables.gdt) };
+    // SAFETY: the flat 64-bit code segment of this table, like the one in use.
+    unsafe { CS::set_reg(tables.code) };
+    // SAFETY: a flat, writable segment, fit for a stack.
+    unsafe { SS::set_reg(tables.data) };
+    // SAFETY: as for the stack segment; nothing here depends on a data segment's base.
+    unsafe { DS::set_reg(tables.data) };
+    // SAFETY: string instructions write through ES, whose base stays 0.
+    unsafe { ES::set_reg(tables.data) };
+    // SAFETY: the selector of a TSS that this CPU alone loads, this once.
+    unsafe { load_tss(tables.tss[cpu]) };
+    // SAFETY: each of its 256 gates leads to a stub that never returns.
+    unsafe { lidt(&tables.idt) };
+}
+
+/// Which CPU this is, from 0: each has its own task state segment.
+pub(super) fn this_cpu() -> usize {
+    /// Selector of the first one: behind null, code and data.
+    const FIRST_TSS: u16 = 0x18;
+    /// Bytes of a system segment's descriptor.
+    const TSS_STEP: u16 = 16;
+    let selector: u16;
+    // SAFETY: reads the task register; no memory, no flags.
+    unsafe { asm!("str {:x}", out(reg) selector, options(nomem, nostack, preserves_flags)) };
+    usize::from(selector.saturating_sub(FIRST_TSS) / TSS_STEP).min(CPUS_MAX - 1)
+}
+
+/// Sends this CPU's faults to come to the stack for nested ones, so that the stack of
 /// the first, on which the dump runs, stays whole. Called first thing in a fault.
 pub(super) fn divert_faults() {
-    TSS.set_stack(IST_FAULT, NESTED_STACK.top());
+    let cpu = this_cpu();
+    TSS[cpu].set_stack(IST_FAULT, DEATH_STACKS[cpu].nested.top());
 }

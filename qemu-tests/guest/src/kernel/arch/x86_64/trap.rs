@@ -3,10 +3,14 @@
 use core::arch::global_asm;
 use core::fmt;
 
+use x86_64::instructions::segmentation::{DS, ES, FS, GS, Segment};
 use x86_64::registers::control::{Cr2, Cr3};
+use x86_64::registers::model_specific::{FsBase, GsBase};
 
-use super::tables;
+use super::{smp, tables};
 
+/// Vector of the non-maskable interrupt.
+const NMI: u64 = 2;
 /// Distance between the entry points of two vectors in bytes.
 pub(super) const STUB_LEN: usize = 16;
 
@@ -115,6 +119,12 @@ pub(crate) struct Registers {
     pub rflags: u64,
     pub cs: u64,
     pub ss: u64,
+    pub ds: u64,
+    pub es: u64,
+    pub fs: u64,
+    pub gs: u64,
+    pub fs_base: u64,
+    pub gs_base: u64,
     pub cr2: u64,
     pub cr3: u64,
     pub vector: u64,
@@ -129,7 +139,8 @@ impl fmt::Display for Registers {
             [("r8 ", self.r8), ("r9 ", self.r9), ("r10", self.r10), ("r11", self.r11)],
             [("r12", self.r12), ("r13", self.r13), ("r14", self.r14), ("r15", self.r15)],
             [("rip", self.rip), ("cs ", self.cs), ("flg", self.rflags), ("ss ", self.ss)],
-            [("vec", self.vector), ("err", self.error_code), ("cr2", self.cr2), ("cr3", self.cr3)],
+            [("ds ", self.ds), ("es ", self.es), ("fs ", self.fs), ("gs ", self.gs)],
+            [("fsb", self.fs_base), ("gsb", self.gs_base), ("cr2", self.cr2), ("cr3", self.cr3)],
         ];
         for (at, row) in rows.iter().enumerate() {
             f.write_str(if at == 0 { "guest:" } else { "\nguest:" })?;
@@ -137,11 +148,45 @@ impl fmt::Display for Registers {
                 write!(f, " {name} {value:016x}")?;
             }
         }
-        Ok(())
+        write!(f, "\nguest: vector {} error code {:#x}", self.vector, self.error_code)
     }
 }
 
 impl Registers {
+    /// None saved yet.
+    pub(super) const ZERO: Self = Self {
+        rax: 0,
+        rbx: 0,
+        rcx: 0,
+        rdx: 0,
+        rsi: 0,
+        rdi: 0,
+        rbp: 0,
+        rsp: 0,
+        r8: 0,
+        r9: 0,
+        r10: 0,
+        r11: 0,
+        r12: 0,
+        r13: 0,
+        r14: 0,
+        r15: 0,
+        rip: 0,
+        rflags: 0,
+        cs: 0,
+        ss: 0,
+        ds: 0,
+        es: 0,
+        fs: 0,
+        gs: 0,
+        fs_base: 0,
+        gs_base: 0,
+        cr2: 0,
+        cr3: 0,
+        vector: 0,
+        error_code: 0,
+    };
+
     /// What the exception means, by Intel's name for it.
     pub(crate) fn vector_name(&self) -> &'static str {
         match self.vector {
@@ -189,10 +234,20 @@ extern "C" fn trap_entry(frame: &TrapFrame) -> ! {
         rflags: frame.rflags,
         cs: frame.cs,
         ss: frame.ss,
+        // The gates leave these as they were.
+        ds: DS::get_reg().0.into(),
+        es: ES::get_reg().0.into(),
+        fs: FS::get_reg().0.into(),
+        gs: GS::get_reg().0.into(),
+        fs_base: FsBase::read().as_u64(),
+        gs_base: GsBase::read().as_u64(),
         cr2: Cr2::read_raw(),
         cr3: Cr3::read_raw().0.start_address().as_u64(),
         vector: frame.vector,
         error_code: frame.error_code,
     };
+    if registers.vector == NMI && smp::is_asked_to_stop() {
+        smp::park(&registers);
+    }
     crate::kernel::crash::on_fault(&registers)
 }
