@@ -7,7 +7,7 @@
 use core::num::NonZeroU64;
 
 use debugnet_core::addr::{DeviceAddr, PhysAddr, PhysRange};
-use debugnet_core::dump::{Extent, ReadFault, Stability};
+use debugnet_core::dump::{Extent, ReadFault, ReadRam, Stability};
 use debugnet_core::observer::Blind;
 use debugnet_core::time::CounterClock;
 use debugnet_core::{
@@ -113,7 +113,9 @@ impl DumpSource for Ram {
     fn rewind(&mut self) {
         self.next = 0;
     }
+}
 
+impl ReadRam for Ram {
     fn read(&mut self, at: PhysAddr, into: &mut [u8]) -> Result<(), ReadFault> {
         let range = PhysRange::new(at, into.len() as u64).ok_or(ReadFault { at })?;
         if !self.extents.iter().any(|extent| extent.range.contains(range)) {

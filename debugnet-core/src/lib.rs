@@ -75,7 +75,7 @@ mod transmit;
 pub mod wire;
 
 pub use config::{Config, ConfigError, Target};
-pub use dump::{DumpInfo, DumpSource, Outcome, Verdict};
+pub use dump::{DumpInfo, DumpSource, Outcome, ReadRam, Verdict};
 pub use memory::{Limits, Memory, Needs, arm, memory_needed};
 pub use observer::Observer;
 pub use pool::Cells;

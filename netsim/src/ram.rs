@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use debugnet_core::addr::{PhysAddr, PhysRange};
-use debugnet_core::dump::{DumpSource, Extent, ReadFault, Stability};
+use debugnet_core::dump::{DumpSource, Extent, ReadFault, ReadRam, Stability};
 
 /// RAM: the regions a dump covers.
 #[derive(Debug, Default)]
@@ -100,7 +100,9 @@ impl DumpSource for RamSource {
     fn rewind(&mut self) {
         self.next = 0;
     }
+}
 
+impl ReadRam for RamSource {
     fn read(&mut self, at: PhysAddr, into: &mut [u8]) -> Result<(), ReadFault> {
         let mut ram = self.ram.borrow_mut();
         ram.cpu_read += into.len() as u64;

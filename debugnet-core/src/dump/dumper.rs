@@ -69,8 +69,10 @@ pub(crate) struct Dumper {
     /// Extents the source has, as counted before anything else.
     extents: u64,
     last: Option<Extent>,
-    /// The last byte of the image has been queued, ahead of all others.
+    /// The last byte of the image has been queued, ahead of all other RAM.
     tail_sent: bool,
+    /// Bytes at the start of `rest` in front of one that cannot be read.
+    readable: Option<u64>,
     pub(crate) image_len: u64,
     pub(crate) dump_bytes: u64,
     pub(crate) sent_bytes: u64,
@@ -90,6 +92,8 @@ impl Dumper {
     const ZERO_RUN_MIN: u64 = 512;
     /// Zeros looked for at a time.
     const ZERO_SCAN: u64 = 16 * 1024;
+    /// What is taken to be unreadable with its first byte, and aligned.
+    const FAULT_LEN: u64 = 4096;
 
     pub(crate) const fn new() -> Self {
         Self {
@@ -99,6 +103,7 @@ impl Dumper {
             extents: 0,
             last: None,
             tail_sent: false,
+            readable: None,
             image_len: 0,
             dump_bytes: 0,
             sent_bytes: 0,
@@ -116,7 +121,12 @@ impl Dumper {
     }
 
     /// Counts up to `looks` extents. `true` when all are known.
-    pub(crate) fn survey(&mut self, source: &mut dyn DumpSource, looks: usize) -> bool {
+    pub(crate) fn survey(
+        &mut self,
+        source: &mut dyn DumpSource,
+        is_transformed: bool,
+        looks: usize,
+    ) -> bool {
         if self.step != Step::Survey {
             return true;
         }
@@ -125,14 +135,28 @@ impl Dumper {
         }
         for _ in 0..looks {
             let Some(extent) = source.next() else {
-                source.rewind();
+                if is_transformed {
+                    source.rewind_in_order();
+                } else {
+                    source.rewind();
+                }
                 self.step = Step::Herald;
                 return true;
             };
             self.extents = self.extents.saturating_add(1);
-            self.dump_bytes = self.dump_bytes.saturating_add(extent.range.len());
-            let end = extent.offset.saturating_add(extent.range.len());
-            if end > self.image_len && !extent.range.is_empty() {
+            let Extent { offset, range, stability } = extent;
+            let (len, end) = (range.len(), offset.saturating_add(range.len()));
+            match stability {
+                Stability::Redacted => {
+                    self.not_sent.add(Gap { offset, len, reason: Reason::Redacted });
+                    continue;
+                }
+                Stability::Generated => {}
+                Stability::Frozen | Stability::Volatile => {
+                    self.dump_bytes = self.dump_bytes.saturating_add(len);
+                }
+            }
+            if end > self.image_len && !range.is_empty() {
                 self.image_len = end;
                 self.last = Some(extent);
             }
@@ -148,10 +172,10 @@ impl Dumper {
             Step::AwaitHerald if room.session.server_port().is_none() => Ok(Fill::Waiting),
             Step::AwaitHerald => Ok(self.go(Step::Key)),
             Step::Key => Ok(self.key(room)),
-            Step::Tail => self.tail(room),
+            Step::Tail => Ok(self.tail(room)),
             Step::Data => match room.transform {
                 Some(_) => self.transformed(room),
-                None => self.plain(room),
+                None => Ok(self.plain(room)),
             },
             Step::Header | Step::AwaitHeader | Step::Finish | Step::AwaitFinish
                 if !room.session.is_idle() =>
@@ -182,6 +206,9 @@ impl Dumper {
         holes: &mut Gaps,
     ) {
         let mut add = |extent: Extent| {
+            if extent.stability == Stability::Redacted {
+                return;
+            }
             holes.add(Gap {
                 offset: extent.offset,
                 len: extent.range.len(),
@@ -238,7 +265,7 @@ impl Dumper {
         let rest = room.info.key.get(at..).unwrap_or(&[]);
         if rest.is_empty() {
             self.stream_at = 0;
-            return self.go(Step::Tail);
+            return self.go(Step::Data);
         }
         if !room.session.has_room() {
             return Fill::Waiting;
@@ -255,44 +282,78 @@ impl Dumper {
         self.queue(room, message)
     }
 
-    /// The last byte of the image goes first, so that the file has its length
-    /// even if its end is zeros that are left out.
-    fn tail(&mut self, room: &mut Room<'_, '_, '_>) -> Result<Fill, ReadFault> {
-        let Some(extent) = self.last else { return Ok(self.go(Step::Header)) };
-        if !room.config.elide_zeros || room.transform.is_some() {
-            return Ok(self.go(Step::Data));
+    /// The last byte of the image goes before all other RAM, so that the file has
+    /// its length even if its end is zeros that are left out, or the dump is cut short.
+    fn tail(&mut self, room: &mut Room<'_, '_, '_>) -> Fill {
+        let Some(last) = self.last else { return self.go(Step::Data) };
+        if !room.session.has_room() {
+            return Fill::Waiting;
         }
-        let (_, last) = extent.range.split_at(extent.range.len().saturating_sub(1));
-        let piece = Extent { offset: self.image_len.saturating_sub(1), range: last, ..extent };
-        let fill = self.piece(room, piece)?;
+        let (_, range) = last.range.split_at(last.range.len().saturating_sub(1));
+        let piece = Extent { offset: self.image_len.saturating_sub(1), range, ..last };
+        let (fill, fault) = match self.message(room, piece) {
+            Ok(Some(message)) => (self.queue(room, message), None),
+            Ok(None) => (Fill::Waiting, None),
+            Err(fault) => (self.blank_byte(room, piece.offset), Some(fault)),
+        };
         if fill == Fill::More {
+            self.sent_bytes = self.sent_bytes.saturating_add(1);
+            if let Some(fault) = fault {
+                self.cannot_read(fault, piece.offset, 1);
+            }
             self.tail_sent = true;
+            self.rest = self.without_tail(self.rest);
             self.step = Step::Data;
         }
-        Ok(fill)
+        fill
     }
 
-    fn plain(&mut self, room: &mut Room<'_, '_, '_>) -> Result<Fill, ReadFault> {
+    /// A zero in place of a byte that cannot be read.
+    fn blank_byte(&mut self, room: &mut Room<'_, '_, '_>, offset: u64) -> Fill {
+        let Some(id) = take_cell(room) else { return Fill::Waiting };
+        room.pool.bytes_mut(id).fill(0);
+        let mut message = blank(debugnet::VMCORE);
+        message.offset = offset;
+        self.in_cell(room, &mut message, id, 1);
+        self.queue(room, message)
+    }
+
+    fn plain(&mut self, room: &mut Room<'_, '_, '_>) -> Fill {
         if self.rest.range.is_empty() {
-            match room.source.next() {
-                Some(extent) => self.rest = self.without_tail(extent),
-                None => return Ok(self.go(Step::Header)),
-            }
-            return Ok(Fill::More);
+            return self.next_extent(room);
         }
         if !room.session.has_room() {
-            return Ok(Fill::Waiting);
+            return Fill::Waiting;
         }
-        if room.config.elide_zeros && self.pass_zeros(room) {
-            return Ok(Fill::More);
+        let is_ram = self.rest.stability != Stability::Generated;
+        if room.config.elide_zeros && is_ram && self.pass_zeros(room) {
+            return Fill::More;
         }
-        let (head, _) = self.rest.range.split_at(u64::from(room.payload_len));
+        let most = self.readable.take().unwrap_or(u64::MAX).min(u64::from(room.payload_len));
+        let (head, _) = self.rest.range.split_at(most);
         let piece = Extent { range: head, ..self.rest };
-        let fill = self.piece(room, piece)?;
+        let fill = match self.message(room, piece) {
+            Ok(Some(message)) => self.queue(room, message),
+            Ok(None) => return Fill::Waiting,
+            Err(fault) => return self.fault_in(piece, fault),
+        };
         if fill == Fill::More {
+            self.sent_bytes = self.sent_bytes.saturating_add(head.len());
             self.skip(head.len());
         }
-        Ok(fill)
+        fill
+    }
+
+    fn next_extent(&mut self, room: &mut Room<'_, '_, '_>) -> Fill {
+        let Some(extent) = room.source.next() else { return self.go(Step::Header) };
+        if extent.stability == Stability::Redacted {
+            return Fill::More;
+        }
+        self.rest = self.without_tail(extent);
+        if extent.stability != Stability::Generated && !self.tail_sent {
+            return self.go(Step::Tail);
+        }
+        Fill::More
     }
 
     /// An extent less the byte that [`Dumper::tail`] has sent.
@@ -328,55 +389,79 @@ impl Dumper {
         true
     }
 
-    /// Queues one piece of an extent, at most a payload long.
-    fn piece(&mut self, room: &mut Room<'_, '_, '_>, piece: Extent) -> Result<Fill, ReadFault> {
+    /// The message of one piece of an extent, at most a payload long. `None`
+    /// if it needs a cell and there is none.
+    fn message(
+        &mut self,
+        room: &mut Room<'_, '_, '_>,
+        piece: Extent,
+    ) -> Result<Option<Message>, ReadFault> {
         let len = piece.range.len();
         let mut message = blank(debugnet::VMCORE);
         message.offset = piece.offset;
         message.len = u16::try_from(len).unwrap_or(u16::MAX);
-        let read = match piece.stability {
-            Stability::Frozen if !room.sums => {
-                message.stored = Stored::Range(piece.range);
-                message.sum = None;
-                Ok(())
-            }
+        match piece.stability {
             Stability::Frozen => {
                 message.stored = Stored::Range(piece.range);
-                self.bytes_read = self.bytes_read.saturating_add(len);
-                room.source.sum(piece.range).map(|sum| message.sum = Some(sum))
-            }
-            Stability::Volatile => {
-                let Some(id) = take_cell(room) else { return Ok(Fill::Waiting) };
-                let read = self.stage(room, piece.range, id);
-                match read {
-                    Ok(()) => self.in_cell(room, &mut message, id, len as usize),
-                    Err(_) => room.pool.release(id, TxTicket::NONE, room.done),
+                message.sum = None;
+                if room.sums {
+                    self.bytes_read = self.bytes_read.saturating_add(len);
+                    message.sum = Some(room.source.sum(piece.range)?);
                 }
-                read
             }
-        };
-        if let Err(fault) = read {
-            self.fault.get_or_insert(fault);
-            self.not_sent.add(Gap { offset: piece.offset, len, reason: Reason::Unreadable });
-            return Ok(Fill::More);
+            Stability::Volatile | Stability::Generated | Stability::Redacted => {
+                let Some(id) = take_cell(room) else { return Ok(None) };
+                if let Err(fault) = self.stage(room, piece, id) {
+                    room.pool.release(id, TxTicket::NONE, room.done);
+                    return Err(fault);
+                }
+                self.in_cell(room, &mut message, id, len as usize);
+            }
         }
-        let fill = self.queue(room, message);
-        if fill == Fill::More {
-            self.sent_bytes = self.sent_bytes.saturating_add(len);
-        }
-        Ok(fill)
+        Ok(Some(message))
     }
 
-    /// Copies RAM into a cell.
+    /// What lies before the fault goes by itself; what lies behind is left out to the end of its page.
+    fn fault_in(&mut self, piece: Extent, fault: ReadFault) -> Fill {
+        let start = piece.range.start().0;
+        match fault.at.0.checked_sub(start) {
+            Some(readable @ 1..) if readable < piece.range.len() => self.readable = Some(readable),
+            _ => {
+                let to_page = Self::FAULT_LEN.saturating_sub(start & (Self::FAULT_LEN - 1));
+                let len = piece.range.len().min(to_page);
+                self.cannot_read(fault, piece.offset, len);
+                self.skip(len);
+            }
+        }
+        Fill::More
+    }
+
+    fn cannot_read(&mut self, fault: ReadFault, offset: u64, len: u64) {
+        self.fault.get_or_insert(fault);
+        self.not_sent.add(Gap { offset, len, reason: Reason::Unreadable });
+    }
+
+    /// Copies RAM into a cell, or has it generated there.
     fn stage(
         &mut self,
         room: &mut Room<'_, '_, '_>,
-        range: PhysRange,
+        piece: Extent,
         id: CellId,
     ) -> Result<(), ReadFault> {
-        stage(room.source, room.pool, range, id)?;
-        self.bytes_read = self.bytes_read.saturating_add(range.len());
-        self.bytes_copied = self.bytes_copied.saturating_add(range.len());
+        let len = piece.range.len();
+        match piece.stability {
+            Stability::Generated => {
+                let cell = room.pool.bytes_mut(id).get_mut(..len as usize);
+                return room.source.generate(piece.offset, cell.unwrap_or(&mut []));
+            }
+            // Whoever got here with it, it stays out.
+            Stability::Redacted => return Err(ReadFault { at: piece.range.start() }),
+            Stability::Frozen | Stability::Volatile => {
+                stage(room.source, room.pool, piece.range, id)?;
+            }
+        }
+        self.bytes_read = self.bytes_read.saturating_add(len);
+        self.bytes_copied = self.bytes_copied.saturating_add(len);
         Ok(())
     }
 

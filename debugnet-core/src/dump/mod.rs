@@ -11,4 +11,4 @@ mod source;
 pub(crate) use dumper::{Dumper, Fill, Room, Step, stage};
 pub use info::DumpInfo;
 pub use outcome::{Failure, FailureKind, Gap, Gaps, Outcome, Reason, Verdict};
-pub use source::{DumpSource, Extent, ReadFault, Stability, Transform};
+pub use source::{DumpSource, Extent, ReadFault, ReadRam, Stability, Transform};

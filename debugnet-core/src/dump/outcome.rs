@@ -29,6 +29,8 @@ pub enum Reason {
     Unacknowledged,
     /// They could not be read.
     Unreadable,
+    /// The policy keeps them out.
+    Redacted,
 }
 
 /// A run of the image.

@@ -2,32 +2,39 @@
 //!
 //! Dumped RAM is never a `&[u8]`: it contains the dump's own stack and the
 //! NIC's rings, and a reference to it would be undefined behaviour. The core
-//! holds addresses; bytes are read by the platform's [`DumpSource`] (with
+//! holds addresses; bytes are read by the platform's [`ReadRam`] (with
 //! volatile loads) or by the device.
 
 use crate::addr::{PhysAddr, PhysRange};
 use crate::wire::checksum::Sum;
 
-/// Whether memory holds still while it is dumped.
+/// Where the bytes of an extent come from, and whether they hold still.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
 pub enum Stability {
-    /// Nothing writes to it any more: the device fetches it from where it is.
+    /// RAM that nothing writes to any more: the device fetches it from where it is.
     Frozen,
-    /// The dump itself writes to it (stack, rings, window): it is copied to a
+    /// RAM that the dump itself writes to (stack, rings, window): it is copied to a
     /// cell first, so that checksum and transmission see the same bytes.
     Volatile,
+    /// No RAM: headers and notes, which [`DumpSource::generate`] writes into a cell.
+    /// [`Extent::range`] then starts at the extent's offset in the image.
+    Generated,
+    /// RAM that the policy keeps out: never read nor sent, and listed in
+    /// [`Outcome::not_sent`](super::Outcome::not_sent).
+    Redacted,
 }
 
-/// A run of RAM and its place in the image.
+/// A part of the image: where it lies in it, and what it is made of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Extent {
     /// Offset of the first byte in the image.
     pub offset: u64,
-    /// Where it is.
+    /// Where it is in RAM.
     pub range: PhysRange,
-    /// Whether it holds still.
+    /// What it is made of.
     pub stability: Stability,
 }
 
@@ -39,17 +46,11 @@ pub struct ReadFault {
     pub at: PhysAddr,
 }
 
-/// The image, as a list of extents, and the way to read it.
+/// The way to read RAM, after the crash: the platform's.
 ///
-/// Extents must not overlap in the image. They are cut into messages; a
-/// message never crosses the border of an extent.
-pub trait DumpSource {
-    /// The next extent, until `None`.
-    fn next(&mut self) -> Option<Extent>;
-
-    /// Starts the list anew.
-    fn rewind(&mut self);
-
+/// It must survive whatever the caller's list of RAM says: a page that faults,
+/// or raises a machine check, is a [`ReadFault`].
+pub trait ReadRam {
     /// Copies `into.len()` bytes from `at`, with volatile loads.
     ///
     /// # Errors
@@ -62,7 +63,7 @@ pub trait DumpSource {
     /// checksum offload it is the hot path.
     ///
     /// # Errors
-    /// [`ReadFault`] as for [`DumpSource::read`].
+    /// [`ReadFault`] as for [`ReadRam::read`].
     fn sum(&mut self, range: PhysRange) -> Result<u16, ReadFault> {
         let mut sum = Sum::ZERO;
         in_pieces(self, range, |piece| {
@@ -72,10 +73,10 @@ pub trait DumpSource {
         Ok(sum.folded())
     }
 
-    /// How many bytes from the start of the range are zero. Override it as [`DumpSource::sum`].
+    /// How many bytes from the start of the range are zero. Override it as [`ReadRam::sum`].
     ///
     /// # Errors
-    /// [`ReadFault`] as for [`DumpSource::read`].
+    /// [`ReadFault`] as for [`ReadRam::read`].
     fn zero_prefix(&mut self, range: PhysRange) -> Result<u64, ReadFault> {
         let mut zeros = 0u64;
         in_pieces(self, range, |piece| {
@@ -87,8 +88,36 @@ pub trait DumpSource {
     }
 }
 
+/// The image, as a list of extents, over RAM that can be read.
+///
+/// Extents must not overlap in the image. The order of the list is the order of
+/// sending. They are cut into messages; a message never crosses the border of
+/// an extent. [`layout`](super::layout) has ready ones.
+pub trait DumpSource: ReadRam {
+    /// The next extent, until `None`.
+    fn next(&mut self) -> Option<Extent>;
+
+    /// Starts the list anew. It must be the same list each time.
+    fn rewind(&mut self);
+
+    /// Starts the list anew, by rising offset: for a [`Transform`], whose output
+    /// is one stream. To be overridden where [`DumpSource::rewind`] starts another order.
+    fn rewind_in_order(&mut self) {
+        self.rewind();
+    }
+
+    /// Writes the bytes of a [`Stability::Generated`] extent from `offset` of the image on.
+    ///
+    /// # Errors
+    /// [`ReadFault`] if nothing is generated there; the default has nothing.
+    fn generate(&mut self, offset: u64, into: &mut [u8]) -> Result<(), ReadFault> {
+        let _ = into;
+        Err(ReadFault { at: PhysAddr(offset) })
+    }
+}
+
 /// Reads the range in pieces of even length until `each` returns `false`.
-fn in_pieces<S: DumpSource + ?Sized>(
+fn in_pieces<S: ReadRam + ?Sized>(
     source: &mut S,
     range: PhysRange,
     mut each: impl FnMut(&[u8]) -> bool,
@@ -131,11 +160,7 @@ mod tests {
 
     struct Bytes(Vec<u8>);
 
-    impl DumpSource for Bytes {
-        fn next(&mut self) -> Option<Extent> {
-            None
-        }
-        fn rewind(&mut self) {}
+    impl ReadRam for Bytes {
         fn read(&mut self, at: PhysAddr, into: &mut [u8]) -> Result<(), ReadFault> {
             let start = at.0 as usize;
             let bytes = self.0.get(start..start + into.len()).ok_or(ReadFault { at })?;

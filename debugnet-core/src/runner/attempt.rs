@@ -99,7 +99,7 @@ impl Dump<'_, '_> {
     ) -> Result<Option<Instant>, FailureKind> {
         match self.phase {
             Phase::Survey => {
-                if self.dumper.survey(io.source, BATCH) {
+                if self.dumper.survey(io.source, io.transform.is_some(), BATCH) {
                     if let Some(transform) = &mut io.transform {
                         transform.restart();
                     }

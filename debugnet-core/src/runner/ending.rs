@@ -47,7 +47,7 @@ impl Dump<'_, '_> {
         self.begun = Some(now);
         self.started.get_or_insert(now);
         for _ in 0..SURVEY_MAX {
-            if self.dumper.survey(io.source, BATCH) {
+            if self.dumper.survey(io.source, io.transform.is_some(), BATCH) {
                 break;
             }
         }

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::env;
 
 use debugnet_core::addr::{MacAddr, PhysAddr, PhysRange};
-use debugnet_core::dump::{DumpInfo, DumpSource, Extent, ReadFault, Stability, Verdict};
+use debugnet_core::dump::{DumpInfo, DumpSource, Extent, ReadFault, ReadRam, Stability, Verdict};
 use debugnet_core::nic::{
     Capabilities, ChecksumOffload, Link, Nic, NicError, PayloadKind, RxError, Start, TxError,
     TxFrame, TxTicket,
@@ -52,7 +52,9 @@ impl DumpSource for Nothing {
     fn rewind(&mut self) {
         self.given = false;
     }
+}
 
+impl ReadRam for Nothing {
     fn read(&mut self, _: PhysAddr, _: &mut [u8]) -> Result<(), ReadFault> {
         panic!("a NIC that sums makes every read superfluous");
     }

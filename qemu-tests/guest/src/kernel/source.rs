@@ -2,7 +2,7 @@
 
 use debugnet_core::DumpSource;
 use debugnet_core::addr::{PhysAddr, PhysRange};
-use debugnet_core::dump::{Extent, ReadFault, Stability};
+use debugnet_core::dump::{Extent, ReadFault, ReadRam, Stability};
 use guest::memory::{self, Piece, RANGES_MAX, Ranges, TooManyRanges};
 use heapless::Vec;
 
@@ -40,7 +40,9 @@ impl DumpSource for RamSource {
     fn rewind(&mut self) {
         self.next = 0;
     }
+}
 
+impl ReadRam for RamSource {
     fn read(&mut self, at: PhysAddr, into: &mut [u8]) -> Result<(), ReadFault> {
         self.check(at, into.len() as u64)?;
         // SAFETY: RAM, all of it, mapped since boot. It may be the very cell that is

@@ -4,7 +4,7 @@ use core::hint::black_box;
 use core::ptr;
 
 use debugnet_core::addr::{PhysAddr, PhysRange};
-use debugnet_core::dump::{DumpSource, Extent, ReadFault, Stability};
+use debugnet_core::dump::{DumpSource, Extent, ReadFault, ReadRam, Stability};
 use debugnet_core::observer::{Event, Observer};
 use debugnet_core::time::{Clock, Instant};
 use nic_hal::pci_types::{ConfigRegionAccess, PciAddress};
@@ -44,7 +44,9 @@ impl DumpSource for Ram {
     fn rewind(&mut self) {
         self.rest = black_box(4);
     }
+}
 
+impl ReadRam for Ram {
     fn read(&mut self, at: PhysAddr, into: &mut [u8]) -> Result<(), ReadFault> {
         let Ok(start) = usize::try_from(at.0) else { return Err(ReadFault { at }) };
         let from = ptr::with_exposed_provenance::<u8>(black_box(start));
