@@ -5,6 +5,7 @@
 
 mod dumper;
 mod info;
+pub mod layout;
 mod outcome;
 mod source;
 
