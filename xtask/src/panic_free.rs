@@ -34,6 +34,7 @@ pub(crate) fn all() -> Result<Tally> {
     for (feature, what) in [
         ("every-transport", "panic-free with every virtio transport"),
         ("e1000", "panic-free with the Intel driver"),
+        ("layouts", "panic-free with the layouts"),
     ] {
         let begin = Instant::now();
         let result = prove(&first, Some(feature));

@@ -59,6 +59,9 @@ impl core::error::Error for ElfError {}
 /// One less than the number that has another meaning (`PN_XNUM`).
 const SEGMENTS_MAX: u32 = 0xfffe;
 
+const PF_R: u32 = 4;
+const PF_RWX: u32 = 7;
+
 /// An ELF core (`ET_CORE`) of RAM, as a [`DumpSource`].
 ///
 /// The class and machine are those of `R`, the byte order of numbers is `E`:
@@ -73,8 +76,8 @@ const SEGMENTS_MAX: u32 = 0xfffe;
 /// | RAM | by rising physical address, from a multiple of 4096 on; each region's offset is its physical address modulo 4096 |
 ///
 /// Debuggers take the first program header that has a virtual address: mappings
-/// go by their order. Redacted RAM has a program header with `p_filesz` 0, so that
-/// a debugger says that it cannot be read, and not that it is zero. Excluded RAM has none.
+/// go by their order. RAM that is redacted or excluded has no program header, so that
+/// a debugger says that it cannot be read, and not that it is zero.
 ///
 /// Sent are the headers, then the last byte (the file has its length from then
 /// on), then what [`ElfCore::send_first`] was told, then the rest: a dump cut
@@ -231,7 +234,7 @@ impl<'a, R: Registers, E: ByteOrder> ElfCore<'a, R, E> {
                 return Err(ElfError::Segments { found: core.segments });
             }
             // The last byte, so that the top of the address space may be mapped.
-            let to_last = segment.memory_len.saturating_sub(1);
+            let to_last = segment.len.saturating_sub(1);
             fits(segment.virt, to_last)?;
             fits(segment.phys, to_last)?;
         }
@@ -272,7 +275,7 @@ impl<'a, R: Registers, E: ByteOrder> ElfCore<'a, R, E> {
             regions: self.image.regions,
             ram_offset: self.image.ram_offset,
             mappings: self.mappings,
-            only_sent: self.facts.is_none(),
+            flags: if self.facts.is_some() { PF_RWX } else { PF_R },
         }
     }
 
@@ -284,8 +287,7 @@ impl<'a, R: Registers, E: ByteOrder> ElfCore<'a, R, E> {
             offset: self.notes_offset(),
             virt: 0,
             phys: 0,
-            file_len: self.notes_len,
-            memory_len: 0,
+            len: self.notes_len,
             align: 4,
         };
         if self.facts.is_some() {

@@ -47,8 +47,8 @@ pub(super) struct Segment {
     pub(super) offset: u64,
     pub(super) virt: u64,
     pub(super) phys: u64,
-    pub(super) file_len: u64,
-    pub(super) memory_len: u64,
+    /// In the file, and of a loadable segment in memory.
+    pub(super) len: u64,
     pub(super) align: u64,
 }
 
@@ -103,15 +103,15 @@ pub(super) fn put_elf_header<R: Registers, E: ByteOrder>(
 
 /// One program header, [`Lengths::PHDR`] bytes.
 pub(super) fn put_segment<R: Registers, E: ByteOrder>(sink: &mut Sink<'_>, segment: &Segment) {
-    let (kind, flags) = match segment.kind {
-        SegmentKind::Note => (PT_NOTE, 0),
-        SegmentKind::Load { flags } => (PT_LOAD, flags),
+    let (kind, flags, memory_len) = match segment.kind {
+        SegmentKind::Note => (PT_NOTE, 0, 0),
+        SegmentKind::Load { flags } => (PT_LOAD, flags, segment.len),
     };
     sink.put_u32::<E>(kind);
     if R::CLASS == Class::Elf64 {
         sink.put_u32::<E>(flags);
     }
-    for word in [segment.offset, segment.virt, segment.phys, segment.file_len, segment.memory_len] {
+    for word in [segment.offset, segment.virt, segment.phys, segment.len, memory_len] {
         put_word::<R, E>(sink, word);
     }
     if R::CLASS == Class::Elf32 {

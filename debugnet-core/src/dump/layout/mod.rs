@@ -16,7 +16,7 @@ mod segments;
 mod sink;
 mod walk;
 
-pub use byteorder::{BigEndian, LittleEndian};
+pub use byteorder::{BigEndian, ByteOrder, LittleEndian};
 pub use elf::{ElfCore, ElfError};
 pub use flat::Flat;
 pub use notes::{Cpu, Facts, NoteType, OWNER};

@@ -19,28 +19,31 @@ pub const OWNER: &str = "debugnet-rs";
 
 /// Types of the notes of [`OWNER`]. Numbers are in the target's byte order, texts
 /// UTF-8 without a NUL. A fact that is not known has no note.
+///
+/// Readers built on BFD look at the type of a note whose owner they do not know,
+/// so that these are far from all that have a meaning.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 #[repr(u32)]
 pub enum NoteType {
     /// Text: why the machine died.
-    Panic = 1,
+    Panic = 0x6462_0001,
     /// Bytes: the build id of the kernel.
-    BuildId = 2,
+    BuildId = 0x6462_0002,
     /// One 64-bit number: seconds since 1970 (UTC).
-    Time = 3,
+    Time = 0x6462_0003,
     /// Text: the version of the kernel.
-    KernelVersion = 4,
+    KernelVersion = 0x6462_0004,
     /// Text: the version of this library.
-    LibraryVersion = 5,
+    LibraryVersion = 0x6462_0005,
     /// Text: the name of the machine.
-    Hostname = 6,
+    Hostname = 0x6462_0006,
     /// For each region of RAM, by rising address, four 64-bit numbers: physical
     /// address, length in bytes, [`Treatment`](super::Treatment) as a number, and the offset in the
     /// file, which is all ones for RAM that is not in it. Volatile ranges are
     /// those of treatment 1: their bytes are from the time of the dump, not of the crash.
-    Regions = 7,
+    Regions = 0x6462_0007,
 }
 
 /// Length of one entry of [`NoteType::Regions`].

@@ -12,9 +12,10 @@ pub enum Treatment {
     Frozen = 0,
     /// In the image; the dump itself writes to it, so that it is copied first.
     Volatile = 1,
-    /// Known to the image, which says that it is there and withheld. Never read, never sent.
+    /// Kept out: never read, never sent. The image says so: it has a hole there, the notes and
+    /// [`Outcome::not_sent`](crate::Outcome::not_sent) name it.
     Redacted = 2,
-    /// Not in the image at all. Never read, never sent.
+    /// Not in the image at all: never read, never sent. Only the notes name it.
     Excluded = 3,
 }
 
@@ -278,9 +279,8 @@ impl<'m> Regions<'m> {
         let full = RegionError::Full { capacity: self.memory.len() };
         let len = self.len.saturating_add(1);
         let moved = self.memory.get_mut(index..len).ok_or(full)?;
-        moved.rotate_right(1);
-        let first = moved.first_mut().ok_or(full)?;
-        *first = region;
+        // `rotate_right` may panic.
+        moved.iter_mut().fold(region, |carried, slot| core::mem::replace(slot, carried));
         self.len = len;
         Ok(())
     }

@@ -2,12 +2,9 @@
 
 use super::PAGE_LEN;
 use super::header::{Segment, SegmentKind};
-use super::regions::{Region, Treatment};
+use super::regions::Region;
 use super::walk::{Part, Walk};
 use crate::addr::PhysRange;
-
-const PF_R: u32 = 4;
-const PF_RWX: u32 = 7;
 
 /// A run of the kernel's address space.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,7 +12,7 @@ const PF_RWX: u32 = 7;
 pub struct Mapping {
     /// Virtual address of its first byte.
     pub virt: u64,
-    /// What is mapped there. RAM that the image has not, and what is no RAM, is passed over.
+    /// What is mapped there. What of it is no RAM, or is not sent, is passed over.
     pub range: PhysRange,
 }
 
@@ -26,8 +23,8 @@ pub(super) struct Parts<'a> {
     /// Offset of position 0 of the regions.
     pub(super) ram_offset: u64,
     pub(super) mappings: &'a [Mapping],
-    /// FreeBSD's: only what is in the file.
-    pub(super) only_sent: bool,
+    /// `p_flags`.
+    pub(super) flags: u32,
 }
 
 /// A walk through the loadable segments: for each mapping its RAM, then the
@@ -57,7 +54,7 @@ impl Segments {
         }
     }
 
-    /// The next run of RAM of this group that is alike and contiguous.
+    /// The next contiguous run of RAM of this group.
     fn run(&mut self, parts: &Parts<'_>, mapping: Option<&Mapping>) -> Option<Part> {
         let mut run: Option<Part> = None;
         loop {
@@ -69,10 +66,9 @@ impl Segments {
                 continue;
             };
             let joined = so_far.range.len().saturating_add(part.range.len());
-            let is_alike = so_far.region.treatment.is_sent() == part.region.treatment.is_sent();
             let is_next = so_far.range.end() == part.range.start();
             match PhysRange::new(so_far.range.start(), joined) {
-                Some(range) if is_alike && is_next => so_far.range = range,
+                Some(range) if is_next => so_far.range = range,
                 _ => {
                     self.found = Some(part);
                     return run;
@@ -88,8 +84,7 @@ impl Segments {
         // Each turn leaves a region behind.
         loop {
             let part = walk.next(parts.regions, mapped.iter().map(|mapping| mapping.range))?;
-            let treatment = part.region.treatment;
-            if treatment.is_sent() || treatment == Treatment::Redacted && !parts.only_sent {
+            if part.region.treatment.is_sent() {
                 return Some(part);
             }
         }
@@ -102,16 +97,14 @@ impl Parts<'_> {
         let virt = mapping.map_or(phys, |mapping| {
             mapping.virt.wrapping_add(phys.wrapping_sub(mapping.range.start().0))
         });
-        let memory_len = run.range.len();
+        let len = run.range.len();
         let is_aligned = virt.wrapping_sub(phys) & (PAGE_LEN - 1) == 0;
         Segment {
-            kind: SegmentKind::Load { flags: if self.only_sent { PF_R } else { PF_RWX } },
+            kind: SegmentKind::Load { flags: self.flags },
             offset: self.ram_offset.saturating_add(run.position()),
             virt,
             phys,
-            // Without file bytes, a debugger says that the memory is not available.
-            file_len: if run.region.treatment.is_sent() { memory_len } else { 0 },
-            memory_len,
+            len,
             align: if is_aligned { PAGE_LEN } else { 1 },
         }
     }

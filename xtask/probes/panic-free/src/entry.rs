@@ -6,8 +6,8 @@ use core::net::{IpAddr, Ipv4Addr};
 use debugnet_core::addr::{DeviceAddr, PhysAddr};
 use debugnet_core::nic::{Checksum, Nic, Payload, TxFrame};
 use debugnet_core::{
-    Armed, Cells, Config, DumpInfo, Io, Limits, Memory, Needs, Slot, Step, Target, arm,
-    memory_needed,
+    Armed, Cells, Config, DumpInfo, DumpSource, Io, Limits, Memory, Needs, Progress, Slot, Step,
+    Target, arm, memory_needed,
 };
 #[cfg(feature = "e1000")]
 use nic_e1000::{E1000, MEMORY_NEEDED, PciDevice};
@@ -20,6 +20,8 @@ use nic_virtio::{
 #[cfg(not(any(feature = "every-transport", feature = "e1000")))]
 use nic_virtio::{MEMORY_NEEDED, PciModern, VirtioNet};
 
+#[cfg(feature = "layouts")]
+use crate::layouts;
 use crate::platform::{self, Counter, Ram, Witness};
 
 const NEEDS: Needs = memory_needed(&Limits::DEFAULT);
@@ -123,23 +125,48 @@ pub(crate) fn crash() {
         time_s: black_box(0),
         key: black_box(&[]),
     };
-    let mut io = Io {
-        clock: &mut Counter,
-        source: &mut Ram::new(),
-        transform: None,
-        info: &info,
-        observer: &mut Witness,
-        progress,
-    };
-    // Through a pointer that the compiler cannot see through, as at panic time.
-    let nic: &mut dyn Nic = black_box(nic);
-    black_box(armed.dump(&mut [nic], &mut io));
+    let mut ram = Ram::new();
+    let mut kit = Crash { armed, nic, info: &info, progress };
+    #[cfg(feature = "layouts")]
+    layouts::any(&mut ram, &info, &mut kit);
+    kit.source(&mut ram);
+}
 
-    let mut dump = armed.begin(black_box(0));
-    if let Step::Done(outcome) = dump.poll(nic, &mut io) {
-        black_box(outcome);
+/// What is at hand when the machine has died.
+struct Crash<'a> {
+    armed: &'a mut Armed<'static>,
+    nic: &'a mut Driver,
+    info: &'a DumpInfo<'a>,
+    progress: &'a Progress,
+}
+
+#[cfg(feature = "layouts")]
+impl layouts::Use for Crash<'_> {
+    fn source(&mut self, source: &mut dyn DumpSource) {
+        Crash::source(self, source);
     }
-    methods(nic);
+}
+
+impl Crash<'_> {
+    fn source(&mut self, source: &mut dyn DumpSource) {
+        let mut io = Io {
+            clock: &mut Counter,
+            source,
+            transform: None,
+            info: self.info,
+            observer: &mut Witness,
+            progress: self.progress,
+        };
+        // Through a pointer that the compiler cannot see through, as at panic time.
+        let nic: &mut dyn Nic = black_box(&mut *self.nic);
+        black_box(self.armed.dump(&mut [nic], &mut io));
+
+        let mut dump = self.armed.begin(black_box(0));
+        if let Step::Done(outcome) = dump.poll(nic, &mut io) {
+            black_box(outcome);
+        }
+        methods(nic);
+    }
 }
 
 /// Each method of a NIC with arguments that no core would give.

@@ -10,6 +10,8 @@
 #![no_main]
 
 mod entry;
+#[cfg(feature = "layouts")]
+mod layouts;
 mod platform;
 #[cfg(target_os = "linux")]
 mod strings;
