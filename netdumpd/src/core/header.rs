@@ -301,6 +301,9 @@ pub struct KeyInfo {
 }
 
 impl KeyInfo {
+    /// 37 bytes, the key itself not included.
+    pub const LEN: usize = size_of::<KeyBlob>();
+
     /// Reads the head of the blob; `None` if `payload` is shorter than its 37 bytes.
     pub fn parse(payload: &[u8]) -> Option<Self> {
         let (blob, _) = KeyBlob::ref_from_prefix(payload).ok()?;

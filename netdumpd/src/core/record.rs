@@ -134,6 +134,9 @@ pub enum Note {
     /// The client sent its kernel dump header once more, in place of the first
     /// 512 bytes of the last piece of the image (FreeBSD 12): see `suspect`.
     HeaderInImage,
+    /// The machine of the server went down in the middle of the dump: bytes
+    /// listed as received may never have reached the disk.
+    MachineRestarted,
     /// Too many gaps to keep track of; `holes` and `not_sent` are not exact.
     TrackingOverflowed,
 }

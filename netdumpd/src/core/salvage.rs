@@ -11,7 +11,7 @@ use super::header::{DumpHeader, KeyInfo};
 use super::herald::Herald;
 use super::holdings::{Ending, Holdings};
 use super::limits::Limits;
-use super::record::{End, Record};
+use super::record::{End, Note, Record};
 
 /// Puts together the record of an interrupted dump.
 #[derive(Debug)]
@@ -50,6 +50,11 @@ impl Salvage {
     /// The head of the key blob.
     pub fn set_key(&mut self, key: KeyInfo) {
         self.holdings.key_info = Some(key);
+    }
+
+    /// The machine went down with the server: some of it may never have reached the disk.
+    pub fn machine_restarted(&mut self) {
+        self.holdings.note(Note::MachineRestarted);
     }
 
     /// The record; what was acked is in it, and perhaps something that was not.

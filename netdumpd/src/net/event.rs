@@ -46,6 +46,23 @@ pub enum Event {
         /// The info file.
         info: PathBuf,
     },
+    /// A dump whose server died was found at the start, and marked.
+    Interrupted {
+        /// Where the client was.
+        peer: SocketAddr,
+        /// The host's name in file names.
+        host: String,
+        /// Its image.
+        vmcore: PathBuf,
+        /// Its info file.
+        info: PathBuf,
+        /// Its JSON record.
+        record: PathBuf,
+        /// `interrupted`, or what its record said already.
+        reason: Reason,
+        /// Distinct bytes of the image received, if the record was written now.
+        bytes: Option<u64>,
+    },
     /// How far a dump is; at most two a second for each.
     Progress {
         /// Its number.

@@ -38,6 +38,9 @@ const SCRIPT_POLL_US: u64 = 50_000;
 /// Between two attempts to send acks the system did not take.
 const RETRY_SEND_US: u64 = 1_000;
 
+/// How long a server that ends after one dump waits for the digest of its image.
+const DIGEST_WAIT: Duration = Duration::from_secs(600);
+
 /// How long a stopping server waits for handler scripts.
 const STOP_WAIT_US: u64 = 10_000_000;
 
@@ -124,6 +127,7 @@ impl Server {
     /// If the system can no longer wait for sockets.
     pub fn run(&mut self, observer: &mut dyn Observer) -> io::Result<Option<Verdict>> {
         observer.event(&Event::Listening { address: self.listen });
+        self.report_recovered(observer);
         let mut events = Events::with_capacity(1024);
         while !self.is_over() {
             let now = self.clock.now();
@@ -144,6 +148,9 @@ impl Server {
         self.core.stop(self.clock.now());
         self.settle(observer);
         self.wait_for_scripts(observer);
+        if self.once && !self.stopper.is_stopped() {
+            self.store.wait_for_digests(DIGEST_WAIT);
+        }
         Ok(self.first.map(|(_, verdict)| verdict))
     }
 

@@ -6,9 +6,11 @@
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use cap_std::fs::{Dir, File, OpenOptions, OpenOptionsExt};
+use cap_std::fs::{Dir, File, MetadataExt, OpenOptions, OpenOptionsExt};
+use rustix::fs::{Mode, OFlags};
 
 use super::escape;
 use crate::core::HeraldPath;
@@ -16,9 +18,13 @@ use crate::core::HeraldPath;
 /// Numbers tried for a host before giving up, as the stock server does.
 const MAX_INDEX_TRIES: u64 = 1024;
 
+/// Bytes set aside for a record: one with all its lists full fits, unless it is indented.
+#[cfg(target_os = "linux")]
+const RESERVED_LEN: u64 = 40 << 10;
+
 /// The directory a dump goes to.
 pub(super) struct DumpDir {
-    dir: Dir,
+    pub(super) dir: Dir,
     /// Relative to the dump directory.
     pub(super) path: PathBuf,
 }
@@ -40,16 +46,27 @@ impl DumpDir {
         Ok(Self { dir, path: default.to_owned() })
     }
 
-    /// Takes the next number of `host` and creates its info file.
+    /// A directory where a dump was.
+    pub(super) fn reopen(root: &Dir, path: &Path) -> io::Result<Self> {
+        Ok(Self { dir: root.open_dir(path)?, path: path.to_owned() })
+    }
+
+    /// Takes the next number of `host` and creates its info file. `announce` is
+    /// told the number before there is a file of it.
     ///
     /// The number comes from the bounds file, or is the first free one. One
     /// whose files are there already is passed over: nothing is overwritten.
-    pub(super) fn claim(&self, host: &str) -> io::Result<(u64, File)> {
+    pub(super) fn claim(
+        &self,
+        host: &str,
+        mut announce: impl FnMut(u64) -> io::Result<()>,
+    ) -> io::Result<(u64, File)> {
         let first = self.read_bounds(host).unwrap_or(0);
         for index in (first..).take(MAX_INDEX_TRIES as usize) {
             if self.is_taken(host, index) {
                 continue;
             }
+            announce(index)?;
             match self.create(&format!("info.{host}.{index}"), 0o600) {
                 Ok(info) => {
                     self.write_bounds(host, index.saturating_add(1))?;
@@ -65,17 +82,56 @@ impl DumpDir {
     /// A new file; never an old one, never through a link.
     pub(super) fn create(&self, name: &str, mode: u32) -> io::Result<File> {
         let mut options = OpenOptions::new();
-        options.write(true).create_new(true).mode(mode);
+        options.read(true).write(true).create_new(true).mode(mode);
         self.dir.open_with(name, &options)
     }
 
-    /// Replaces a file by one with this content, which is durable afterwards (its name not yet).
-    pub(super) fn replace(&self, name: &str, content: &[u8]) -> io::Result<()> {
-        let temporary = format!("{name}.tmp");
-        let _ = self.dir.remove_file(&temporary);
-        let mut file = self.create(&temporary, 0o600)?;
-        file.write_all(content)?;
-        file.sync_all()?;
+    /// An old file, to go on with; never through a link.
+    pub(super) fn open_old(&self, name: &str) -> io::Result<std::fs::File> {
+        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(&self.dir, name, flags, Mode::empty())?.into())
+    }
+
+    /// A key file, to be read, if there is one.
+    pub(super) fn open_key(&self, name: &str) -> Option<std::fs::File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Some(rustix::fs::openat(&self.dir, name, flags, Mode::empty()).ok()?.into())
+    }
+
+    pub(super) fn exists(&self, name: &str) -> bool {
+        self.dir.symlink_metadata(name).is_ok()
+    }
+
+    /// Device and inode of a file.
+    pub(super) fn identify(&self, name: &str) -> io::Result<(u64, u64)> {
+        let metadata = self.dir.symlink_metadata(name)?;
+        Ok((metadata.dev(), metadata.ino()))
+    }
+
+    /// Sets room aside for what [`DumpDir::replace`] is going to write, so that
+    /// a full disk does not prevent it. Does nothing where that cannot be done.
+    pub(super) fn reserve(&self, name: &str) {
+        #[cfg(target_os = "linux")]
+        if let Ok(file) = self.create(&temporary(name), 0o600) {
+            let flags = rustix::fs::FallocateFlags::empty();
+            if rustix::fs::fallocate(&file, flags, 0, RESERVED_LEN).is_err() {
+                let _ = self.dir.remove_file(temporary(name));
+            }
+        }
+    }
+
+    /// Replaces a file by one with this content, which is durable afterwards
+    /// if asked for (its name is not yet).
+    pub(super) fn replace(&self, name: &str, content: &[u8], durable: bool) -> io::Result<()> {
+        let temporary = temporary(name);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let file: std::fs::File = rustix::fs::openat(&self.dir, &temporary, flags, mode)?.into();
+        file.write_all_at(content, 0)?;
+        file.set_len(content.len() as u64)?;
+        if durable {
+            file.sync_all()?;
+        }
         self.dir.rename(&temporary, &self.dir, name)
     }
 
@@ -121,4 +177,9 @@ impl DumpDir {
         let mut file = self.dir.open_with(format!("bounds.{host}"), &options)?;
         writeln!(file, "{next}")
     }
+}
+
+/// Where a file's next content is written.
+fn temporary(name: &str) -> String {
+    format!("{name}.tmp")
 }

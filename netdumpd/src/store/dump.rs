@@ -3,251 +3,310 @@
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 
 use bytes::Bytes;
-use cap_std::fs::{Dir, File};
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 
 use super::dir::DumpDir;
-use super::files::{DumpPaths, StoreConfig};
-use super::{info, sidecar};
-use crate::core::{Compression, DumpFile, DumpHeader, HeraldPath, Record};
+use super::files::{DumpPaths, Shared};
+use super::finished::FinishedDump;
+use super::info;
+use super::journal::{Journal, Origin};
+use super::names::Names;
+use super::sidecar::{self, Frame};
+use super::sparse::SparseFile;
+use super::write_back::WriteBack;
+use crate::core::{DumpFile, DumpHeader, Herald, HeraldPath, Record};
 
-/// Bytes written before their write-back is started.
-const WRITE_BACK_LEN: u64 = 8 << 20;
+/// Bytes written between two looks at the room that is left on the disk.
+const CHECK_FREE_LEN: u64 = 4 << 20;
 
 /// Files of a dump under way.
 pub(super) struct OpenDump {
     dir: DumpDir,
-    host: String,
     peer: SocketAddr,
-    index: u64,
-    /// Name in the directory; changes when a header says what the image is.
-    vmcore_name: String,
-    vmcore: std::fs::File,
+    names: Names,
+    vmcore: SparseFile,
     key: Option<std::fs::File>,
-    info: File,
+    info: std::fs::File,
+    /// None only for a dump whose journal is being read.
+    journal: Option<Journal>,
     started: Timestamp,
-    dirty: Option<std::ops::Range<u64>>,
-    dirty_len: u64,
+    /// None: now.
+    ended: Option<Timestamp>,
+    write_back: WriteBack,
+    unchecked_len: u64,
 }
 
 impl OpenDump {
     pub(super) fn create(
-        root: &Dir,
-        config: &StoreConfig,
+        shared: &Shared,
         peer: SocketAddr,
         host: &str,
         path: &HeraldPath,
+        herald: &Herald,
     ) -> io::Result<Self> {
-        let dir = DumpDir::open(root, path, &config.default_path)?;
-        let (index, info) = dir.claim(host)?;
-        let vmcore_name = format!("vmcore.{host}.{index}");
-        let vmcore = dir.create(&vmcore_name, 0o600)?.into_std();
-        let mut dump = Self {
-            dir,
-            host: host.to_owned(),
+        let dir = DumpDir::open(&shared.root, path, &shared.config.default_path)?;
+        shared.quota.admit(&shared.root, &dir.dir)?;
+        let started = Timestamp::now();
+        let origin = Origin {
             peer,
-            index,
-            vmcore_name,
-            vmcore,
-            key: None,
-            info,
-            started: Timestamp::now(),
-            dirty: None,
-            dirty_len: 0,
+            host: host.to_owned(),
+            herald: *herald,
+            path: dir.path.clone(),
+            started_us: u64::try_from(started.as_microsecond()).unwrap_or_default(),
         };
-        dump.info.write_all(info::opening(host, peer.ip()).as_bytes())?;
-        dump.write_sidecar(None)?;
-        Ok(dump)
-    }
-
-    /// Paths relative to the dump directory.
-    pub(super) fn paths(&self) -> DumpPaths {
-        let of = |name: String| -> PathBuf { self.dir.path.join(name) };
-        DumpPaths {
-            host: self.host.clone(),
-            vmcore: of(self.vmcore_name.clone()),
-            info: of(self.info_name()),
-            sidecar: of(self.sidecar_name()),
-            key: self.key.is_some().then(|| of(self.key_name())),
-        }
-    }
-
-    pub(super) fn write(
-        &mut self,
-        file: DumpFile,
-        offset: u64,
-        payloads: &[Bytes],
-    ) -> io::Result<()> {
-        let target = match file {
-            DumpFile::Vmcore => &self.vmcore,
-            DumpFile::Key => self.key_file()?,
-        };
-        let written = write_at(target, offset, payloads)?;
-        if file == DumpFile::Vmcore {
-            self.start_write_back(offset..offset + written);
-        }
-        Ok(())
-    }
-
-    pub(super) fn record_header(
-        &mut self,
-        header: Option<&DumpHeader>,
-        zone: &TimeZone,
-    ) -> io::Result<()> {
-        self.info.write_all(info::header(header, zone).as_bytes())?;
-        let Some(header) = header.filter(|header| header.is_sound()) else { return Ok(()) };
-        let stem = if header.is_encrypted() { "vmcore_encrypted" } else { "vmcore" };
-        let suffix = match header.compression {
-            Some(Compression::Gzip) => ".gz",
-            Some(Compression::Zstd) => ".zst",
-            _ => "",
-        };
-        let name = format!("{stem}.{}.{}{suffix}", self.host, self.index);
-        if name != self.vmcore_name {
-            self.dir.rename(&self.vmcore_name, &name)?;
-            self.vmcore_name = name;
-        }
-        Ok(())
-    }
-
-    pub(super) fn finish(&mut self, record: &Record) -> io::Result<()> {
-        if let Some(len) = record.final_len {
-            self.vmcore.set_len(len)?;
-        }
-        self.vmcore.sync_all()?;
-        if let Some(key) = &self.key {
-            key.sync_all()?;
-        }
-        self.write_sidecar(Some(record))?;
-        self.update_links();
-        self.info.write_all(info::ending(record).as_bytes())?;
-        self.info.sync_all()?;
-        self.dir.sync()
-    }
-
-    /// Keeps what there is. Every step is tried, whatever became of the one before.
-    pub(super) fn close(&mut self, record: &Record) {
-        let steps = [
-            ("vmcore", self.vmcore.sync_all()),
-            ("key", self.key.as_ref().map_or(Ok(()), std::fs::File::sync_all)),
-            ("record", self.write_sidecar(Some(record))),
-            ("info file", self.info.write_all(info::ending(record).as_bytes())),
-            ("info file", self.info.sync_all()),
-            ("directory", self.dir.sync()),
-        ];
-        for (what, result) in steps {
-            if let Err(error) = result {
-                tracing::error!("{what} of {}: {error}", self.vmcore_name);
+        let mut journal = Journal::create(&shared.root, &origin)?;
+        match Self::create_files(&dir, &mut journal, &origin) {
+            Ok((names, vmcore, info)) => Ok(Self {
+                dir,
+                peer,
+                names,
+                vmcore: SparseFile::new(vmcore),
+                key: None,
+                info,
+                journal: Some(journal),
+                started,
+                ended: None,
+                write_back: WriteBack::default(),
+                unchecked_len: 0,
+            }),
+            Err(error) => {
+                journal.remove();
+                Err(error)
             }
         }
     }
 
-    fn write_sidecar(&self, record: Option<&Record>) -> io::Result<()> {
-        let (info, key) = (self.info_name(), self.key_name());
-        let frame = sidecar::Frame {
-            host: &self.host,
-            ip: self.peer.ip(),
-            port: self.peer.port(),
-            vmcore: &self.vmcore_name,
-            info: &info,
-            key: self.key.is_some().then_some(&key),
-            started: self.started,
+    fn create_files(
+        dir: &DumpDir,
+        journal: &mut Journal,
+        origin: &Origin,
+    ) -> io::Result<(Names, std::fs::File, std::fs::File)> {
+        let host = &origin.host;
+        let (index, info) = dir.claim(host, |index| journal.set_index(index))?;
+        let mut info = info.into_std();
+        let names = Names::new(host, index);
+        let vmcore = dir.create(&names.vmcore, 0o600)?.into_std();
+        info.write_all(info::opening(host, origin.peer.ip()).as_bytes())?;
+        let frame = Frame {
+            names: names.clone(),
+            peer: origin.peer,
+            has_key: false,
+            started: timestamp(origin.started_us),
+            ended: None,
+            sha256: None,
         };
-        self.dir.replace(&self.sidecar_name(), &sidecar::render(&frame, record))
+        dir.replace(&names.sidecar(), &sidecar::render(&frame, None, true), false)?;
+        dir.reserve(&names.sidecar());
+        Ok((names, vmcore, info))
+    }
+
+    /// Files of a dump that another process has left, to be closed.
+    pub(super) fn reopen(
+        dir: DumpDir,
+        names: Names,
+        origin: &Origin,
+        ended_us: u64,
+    ) -> io::Result<Self> {
+        let vmcore = match dir.exists(&names.vmcore) {
+            true => dir.open_old(&names.vmcore)?,
+            // The other process did not get as far as that.
+            false => dir.create(&names.vmcore, 0o600)?.into_std(),
+        };
+        Ok(Self {
+            vmcore: SparseFile::new(vmcore),
+            key: dir.open_key(&names.key()),
+            info: dir.open_old(&names.info())?,
+            dir,
+            peer: origin.peer,
+            names,
+            journal: None,
+            started: timestamp(origin.started_us),
+            ended: Some(timestamp(ended_us)),
+            write_back: WriteBack::default(),
+            unchecked_len: 0,
+        })
+    }
+
+    /// Paths relative to the dump directory.
+    pub(super) fn paths(&self) -> DumpPaths {
+        DumpPaths::new(&self.dir.path, &self.names, self.key.is_some())
+    }
+
+    pub(super) fn write(
+        &mut self,
+        shared: &Shared,
+        file: DumpFile,
+        offset: u64,
+        payloads: &[Bytes],
+        seqnos: &[u32],
+    ) -> io::Result<()> {
+        let len = payloads.iter().map(|payload| payload.len() as u64).sum();
+        shared.quota.charge(&shared.root, len)?;
+        self.unchecked_len += len;
+        if self.unchecked_len >= CHECK_FREE_LEN {
+            self.unchecked_len = 0;
+            shared.quota.check_free(&self.vmcore.file)?;
+        }
+        match file {
+            DumpFile::Vmcore => {
+                let written = self.vmcore.write(offset, payloads)?;
+                self.write_back.written(&self.vmcore.file, offset..offset + written);
+            }
+            DumpFile::Key => super::sparse::write_all(self.key_file()?, offset, payloads)?,
+        }
+        // After the payload and before its ack: what was acked is in there.
+        self.journal()?.stored(file, offset, payloads, seqnos)
+    }
+
+    pub(super) fn record_header(
+        &mut self,
+        shared: &Shared,
+        seqno: u32,
+        header: Option<&DumpHeader>,
+    ) -> io::Result<()> {
+        self.info.write_all(info::header(header, &shared.config.time_zone).as_bytes())?;
+        self.journal()?.header(seqno, header)?;
+        if let Some(header) = header {
+            self.rename_by(header)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the image the name that its header asks for.
+    pub(super) fn rename_by(&mut self, header: &DumpHeader) -> io::Result<()> {
+        let name = self.names.vmcore_by(header);
+        if header.is_sound() && name != self.names.vmcore {
+            self.dir.rename(&self.names.vmcore, &name)?;
+            self.names.vmcore = name;
+        }
+        Ok(())
+    }
+
+    /// Makes everything durable. The record comes after the data: one that says
+    /// complete is true. The journal goes last.
+    pub(super) fn finish(&mut self, record: &Record) -> io::Result<()> {
+        if let Some(len) = record.final_len {
+            self.vmcore.set_len(len)?;
+        }
+        self.vmcore.file.sync_all()?;
+        if let Some(key) = &self.key {
+            key.sync_all()?;
+        }
+        self.write_sidecar(record)?;
+        self.write_ending(&info::ending(record))?;
+        self.update_links();
+        self.dir.sync()?;
+        if let Some(journal) = self.journal.take() {
+            journal.remove();
+        }
+        Ok(())
+    }
+
+    /// Keeps what there is. Every step is tried, whatever became of the one before.
+    pub(super) fn close(&mut self, record: &Record) {
+        let tell = |what: &str, result: io::Result<()>| {
+            if let Err(error) = &result {
+                tracing::error!("{what} of {}: {error}", self.names.vmcore);
+            }
+            result.is_ok()
+        };
+        tell("vmcore", self.vmcore.file.sync_all());
+        tell("key", self.key.as_ref().map_or(Ok(()), std::fs::File::sync_all));
+        let has_record = tell("record", self.write_sidecar(record));
+        let has_ending = tell("info file", self.write_ending(&info::ending(record)));
+        tell("directory", self.dir.sync());
+        // With neither, the next server is to try again.
+        if (has_record || has_ending)
+            && let Some(journal) = self.journal.take()
+        {
+            journal.remove();
+        }
+    }
+
+    /// A dump that was closed by [`Self::finish`], for its digest.
+    pub(super) fn into_finished(self, record: &Record) -> FinishedDump {
+        let frame = self.frame();
+        FinishedDump {
+            vmcore: self.vmcore.file,
+            sidecar: self.dir.identify(&frame.names.sidecar()).ok(),
+            dir: self.dir,
+            frame,
+            record: record.clone(),
+        }
+    }
+
+    /// Whether the info file has its last line.
+    pub(super) fn has_ending(&self) -> io::Result<bool> {
+        const LONGEST_LINE: u64 = 4096;
+        let len = self.info.metadata()?.len();
+        let tail_len = len.min(LONGEST_LINE);
+        let mut tail = vec![0; tail_len as usize];
+        self.info.read_exact_at(&mut tail, len - tail_len)?;
+        let last = tail.strip_suffix(b"\n").and_then(|text| text.rsplit(|b| *b == b'\n').next());
+        let endings = ["Dump complete", "Dump incomplete", "Dump unsuccessful"];
+        Ok(last.is_some_and(|last| endings.iter().any(|word| last.starts_with(word.as_bytes()))))
+    }
+
+    /// Makes the names durable.
+    pub(super) fn sync_names(&self) -> io::Result<()> {
+        self.dir.sync()
+    }
+
+    /// The last lines of the info file.
+    pub(super) fn write_ending(&self, text: &str) -> io::Result<()> {
+        (&self.info).write_all(text.as_bytes())?;
+        self.info.sync_all()
     }
 
     /// A link that cannot be made is no loss of data: it is told, not more.
-    fn update_links(&self) {
-        for (target, kind) in [(&self.vmcore_name, "vmcore"), (&self.info_name(), "info")] {
-            let name = format!("{kind}.{}.last", self.host);
+    pub(super) fn update_links(&self) {
+        for (target, kind) in [(&self.names.vmcore, "vmcore"), (&self.names.info(), "info")] {
+            let name = format!("{kind}.{}.last", self.names.host);
             if let Err(error) = self.dir.link(target, &name) {
                 tracing::warn!("link {name}: {error}");
             }
         }
     }
 
+    fn write_sidecar(&self, record: &Record) -> io::Result<()> {
+        let frame = self.frame();
+        let name = self.names.sidecar();
+        let indented = sidecar::render(&frame, Some(record), true);
+        let written = self.dir.replace(&name, &indented, true);
+        // What was set aside holds it without the spaces.
+        written.or_else(|_| {
+            self.dir.replace(&name, &sidecar::render(&frame, Some(record), false), true)
+        })
+    }
+
+    fn frame(&self) -> Frame {
+        Frame {
+            names: self.names.clone(),
+            peer: self.peer,
+            has_key: self.key.is_some(),
+            started: self.started,
+            ended: Some(self.ended.unwrap_or_else(Timestamp::now)),
+            sha256: None,
+        }
+    }
+
+    fn journal(&mut self) -> io::Result<&mut Journal> {
+        self.journal.as_mut().ok_or_else(|| io::Error::other("the dump is over"))
+    }
+
     fn key_file(&mut self) -> io::Result<&std::fs::File> {
         let file = match self.key.take() {
             Some(file) => file,
-            None => self.dir.create(&self.key_name(), 0o400)?.into_std(),
+            None => self.dir.create(&self.names.key(), 0o400)?.into_std(),
         };
         Ok(self.key.insert(file))
     }
-
-    /// Has the kernel begin to write what is dirty, so that the fsync at
-    /// FINISHED is short: a stock client waits 12 s for its ack.
-    fn start_write_back(&mut self, range: std::ops::Range<u64>) {
-        self.dirty_len += range.end - range.start;
-        let dirty = match self.dirty.take() {
-            Some(dirty) => dirty.start.min(range.start)..dirty.end.max(range.end),
-            None => range,
-        };
-        if self.dirty_len < WRITE_BACK_LEN {
-            self.dirty = Some(dirty);
-            return;
-        }
-        self.dirty_len = 0;
-        // On Linux this starts the write-back of dirty pages without waiting,
-        // and lets go of clean ones, which nobody is going to read.
-        #[cfg(target_os = "linux")]
-        if let Some(len) = std::num::NonZeroU64::new(dirty.end - dirty.start) {
-            // Advice may be ignored; the fsync does not depend on it.
-            let _ = rustix::fs::fadvise(
-                &self.vmcore,
-                dirty.start,
-                Some(len),
-                rustix::fs::Advice::DontNeed,
-            );
-        }
-    }
-
-    fn info_name(&self) -> String {
-        format!("info.{}.{}", self.host, self.index)
-    }
-
-    fn sidecar_name(&self) -> String {
-        format!("info.{}.{}.json", self.host, self.index)
-    }
-
-    fn key_name(&self) -> String {
-        format!("key.{}.{}", self.host, self.index)
-    }
 }
 
-/// Writes all payloads one behind the other, in one call if the system does it. Returns their length.
-fn write_at(file: &std::fs::File, offset: u64, payloads: &[Bytes]) -> io::Result<u64> {
-    let mut at = offset;
-    let mut ahead = 0u64;
-    if payloads.len() > 1 {
-        let slices: Vec<_> = payloads.iter().map(|payload| io::IoSlice::new(payload)).collect();
-        ahead = rustix::io::pwritev(file, &slices, offset)? as u64;
-    }
-    for payload in payloads {
-        let len = payload.len() as u64;
-        let done = ahead.min(len);
-        ahead -= done;
-        file.write_all_at(&payload[done as usize..], at + done)?;
-        at += len;
-    }
-    Ok(at - offset)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn payloads_land_one_behind_the_other() {
-        let file = tempfile::tempfile().unwrap();
-        let payloads = [&b"abc"[..], b"", b"de"].map(Bytes::from_static);
-        assert_eq!(write_at(&file, 2, &payloads).unwrap(), 5);
-        assert_eq!(write_at(&file, 9, &payloads[..1]).unwrap(), 3);
-        let mut found = [0u8; 12];
-        file.read_exact_at(&mut found, 0).unwrap();
-        assert_eq!(&found, b"\0\0abcde\0\0abc");
-    }
+/// Of microseconds since 1970; 1970 for a time beyond any calendar.
+fn timestamp(micros: u64) -> Timestamp {
+    let micros = i64::try_from(micros).unwrap_or_default();
+    Timestamp::from_microsecond(micros).unwrap_or_default()
 }

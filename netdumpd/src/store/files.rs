@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use cap_std::ambient_authority;
@@ -12,7 +13,12 @@ use cap_std::fs::Dir;
 use jiff::tz::TimeZone;
 
 use super::Store;
+use super::digest::Digester;
 use super::dump::OpenDump;
+use super::finished::FinishedDump;
+use super::names::Names;
+use super::quota::{DiskLimits, Quota};
+use super::recover::{self, Recovered};
 use crate::core::{DumpFile, DumpHeader, Fault, Herald, HeraldPath, Record, SessionId};
 
 /// Where and how.
@@ -24,6 +30,8 @@ pub struct StoreConfig {
     pub default_path: PathBuf,
     /// Time zone of `Dumptime` in info files.
     pub time_zone: TimeZone,
+    /// Room that dumps may take.
+    pub disk: DiskLimits,
 }
 
 /// The files of one dump, relative to the dump directory.
@@ -41,6 +49,18 @@ pub struct DumpPaths {
     pub key: Option<PathBuf>,
 }
 
+impl DumpPaths {
+    pub(super) fn new(dir: &Path, names: &Names, has_key: bool) -> Self {
+        Self {
+            host: names.host.clone(),
+            vmcore: dir.join(&names.vmcore),
+            info: dir.join(names.info()),
+            sidecar: dir.join(names.sidecar()),
+            key: has_key.then(|| dir.join(names.key())),
+        }
+    }
+}
+
 /// Dumps as files.
 ///
 /// Files are written by several threads at a time, each session's by one: each
@@ -50,13 +70,16 @@ pub struct FileStore {
     shared: Arc<Shared>,
     hosts: HashMap<SessionId, String>,
     open: HashMap<SessionId, OpenDump>,
+    finished: HashMap<SessionId, FinishedDump>,
     paths: HashMap<SessionId, DumpPaths>,
 }
 
 /// What all stores over one dump directory have in common.
-struct Shared {
-    root: Dir,
-    config: StoreConfig,
+pub(super) struct Shared {
+    pub(super) root: Dir,
+    pub(super) config: StoreConfig,
+    pub(super) quota: Quota,
+    digester: Digester,
 }
 
 impl FileStore {
@@ -71,7 +94,8 @@ impl FileStore {
         let root = Dir::open_ambient_dir(&config.dir, ambient_authority())
             .map_err(|error| name(&config.dir, error))?;
         root.open_dir(&config.default_path).map_err(|error| name(&config.default_path, error))?;
-        Ok(Self::over(Arc::new(Shared { root, config })))
+        let quota = Quota::new(config.disk);
+        Ok(Self::over(Arc::new(Shared { root, config, quota, digester: Digester::default() })))
     }
 
     /// Another store over the same directory, limits included, without sessions.
@@ -80,8 +104,20 @@ impl FileStore {
     }
 
     fn over(shared: Arc<Shared>) -> Self {
-        let (hosts, open, paths) = Default::default();
-        Self { shared, hosts, open, paths }
+        let (hosts, open, finished, paths) = Default::default();
+        Self { shared, hosts, open, finished, paths }
+    }
+
+    /// Finds the dumps of servers that died, and marks them as interrupted in
+    /// their files. To be called before the first session.
+    pub fn recover(&self) -> Vec<Recovered> {
+        recover::recover(&self.shared)
+    }
+
+    /// Waits until the digests of all finished images are in their records, not
+    /// longer than `limit`. Returns whether they are.
+    pub fn wait_for_digests(&self, limit: Duration) -> bool {
+        self.shared.digester.wait(limit)
     }
 
     /// The name a session's files are to have instead of the client's address.
@@ -106,6 +142,7 @@ impl FileStore {
     pub fn forget(&mut self, session: SessionId) {
         self.hosts.remove(&session);
         self.open.remove(&session);
+        self.finished.remove(&session);
         self.paths.remove(&session);
     }
 
@@ -125,11 +162,11 @@ impl Store for FileStore {
         session: SessionId,
         peer: SocketAddr,
         path: &HeraldPath,
-        _: &Herald,
+        herald: &Herald,
     ) -> Result<(), Fault> {
         let numeric = peer.ip().to_string();
         let host = self.hosts.get(&session).unwrap_or(&numeric);
-        let dump = OpenDump::create(&self.shared.root, &self.shared.config, peer, host, path)?;
+        let dump = OpenDump::create(&self.shared, peer, host, path, herald)?;
         self.open.insert(session, dump);
         Ok(())
     }
@@ -140,25 +177,27 @@ impl Store for FileStore {
         file: DumpFile,
         offset: u64,
         payloads: &[Bytes],
-        _: &[u32],
+        seqnos: &[u32],
     ) -> Result<(), Fault> {
-        Ok(self.dump(session)?.write(file, offset, payloads)?)
+        let shared = Arc::clone(&self.shared);
+        Ok(self.dump(session)?.write(&shared, file, offset, payloads, seqnos)?)
     }
 
     fn record_header(
         &mut self,
         session: SessionId,
-        _: u32,
+        seqno: u32,
         header: Option<&DumpHeader>,
     ) -> Result<(), Fault> {
-        let zone = self.shared.config.time_zone.clone();
-        Ok(self.dump(session)?.record_header(header, &zone)?)
+        let shared = Arc::clone(&self.shared);
+        Ok(self.dump(session)?.record_header(&shared, seqno, header)?)
     }
 
     fn finish(&mut self, session: SessionId, record: &Record) -> Result<(), Fault> {
         self.dump(session)?.finish(record)?;
         if let Some(dump) = self.open.remove(&session) {
             self.paths.insert(session, dump.paths());
+            self.finished.insert(session, dump.into_finished(record));
         }
         Ok(())
     }
@@ -167,6 +206,12 @@ impl Store for FileStore {
         if let Some(mut dump) = self.open.remove(&session) {
             dump.close(record);
             self.paths.insert(session, dump.paths());
+        }
+    }
+
+    fn digest(&mut self, session: SessionId) {
+        if let Some(dump) = self.finished.remove(&session) {
+            self.shared.digester.queue(dump);
         }
     }
 }

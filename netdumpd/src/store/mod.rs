@@ -1,13 +1,21 @@
 //! Where dumps go: the files of the stock server, or memory.
 
+mod digest;
 mod dir;
 mod dump;
 mod escape;
 mod executor;
 mod files;
+mod finished;
 mod info;
+mod journal;
 mod mem;
+mod names;
+mod quota;
+mod recover;
 mod sidecar;
+mod sparse;
+mod write_back;
 
 use std::net::SocketAddr;
 
@@ -18,6 +26,8 @@ use crate::core::{DumpFile, DumpHeader, Fault, Herald, HeraldPath, Record, Sessi
 pub use escape::{escape, escape_keeping_newline};
 pub use executor::Executor;
 pub use files::{DumpPaths, FileStore, StoreConfig};
+pub use quota::DiskLimits;
+pub use recover::Recovered;
 pub use sidecar::{Ranges, Span};
 pub(crate) use sidecar::{end_name, verdict_name};
 

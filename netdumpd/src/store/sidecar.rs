@@ -1,9 +1,12 @@
 //! The record of a dump as JSON, beside its info file.
 
+use std::net::SocketAddr;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
 use super::escape;
+use super::names::Names;
 use crate::core::{
     Basis, Compression, DumpHeader, End, HeaderProblem, KeyInfo, Note, RangeList, Record, Stats,
     Verdict,
@@ -13,14 +16,15 @@ use crate::core::{
 const FORMAT: u32 = 1;
 
 /// Names and times the core does not know.
-pub(super) struct Frame<'a> {
-    pub(super) host: &'a str,
-    pub(super) ip: std::net::IpAddr,
-    pub(super) port: u16,
-    pub(super) vmcore: &'a str,
-    pub(super) info: &'a str,
-    pub(super) key: Option<&'a str>,
+#[derive(Clone, Debug)]
+pub(super) struct Frame {
+    pub(super) names: Names,
+    pub(super) peer: SocketAddr,
+    pub(super) has_key: bool,
     pub(super) started: Timestamp,
+    pub(super) ended: Option<Timestamp>,
+    /// Of the image, in hexadecimal.
+    pub(super) sha256: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -35,8 +39,8 @@ struct Sidecar<'a> {
     ip: std::net::IpAddr,
     port: u16,
     vmcore: &'a str,
-    info: &'a str,
-    key: Option<&'a str>,
+    info: String,
+    key: Option<String>,
     started: String,
     #[serde(flatten)]
     outcome: Option<Outcome<'a>>,
@@ -50,7 +54,9 @@ struct StoreError<'a> {
 
 #[derive(Serialize)]
 struct Outcome<'a> {
-    ended: String,
+    ended: Option<String>,
+    /// Of the image; absent until it is computed, some time after the end.
+    sha256: Option<&'a str>,
     seconds: f64,
     bytes_per_s: Option<u64>,
     basis: Basis,
@@ -158,8 +164,8 @@ pub(crate) fn end_name(end: &End) -> &'static str {
     }
 }
 
-/// The file's content; `record` is absent as long as the dump runs.
-pub(super) fn render(frame: &Frame<'_>, record: Option<&Record>) -> Vec<u8> {
+/// The file's content, indented or not; `record` is absent as long as the dump runs.
+pub(super) fn render(frame: &Frame, record: Option<&Record>, indented: bool) -> Vec<u8> {
     let error = record.and_then(|record| match &record.end {
         End::StoreFailed { message, offset } => Some(StoreError { message, offset: *offset }),
         _ => None,
@@ -169,24 +175,29 @@ pub(super) fn render(frame: &Frame<'_>, record: Option<&Record>) -> Vec<u8> {
         result: record.map_or("receiving", |record| verdict_name(record.verdict)),
         end: record.map(|record| end_name(&record.end)),
         error,
-        host: frame.host,
-        ip: frame.ip,
-        port: frame.port,
-        vmcore: frame.vmcore,
-        info: frame.info,
-        key: frame.key,
+        host: &frame.names.host,
+        ip: frame.peer.ip(),
+        port: frame.peer.port(),
+        vmcore: &frame.names.vmcore,
+        info: frame.names.info(),
+        key: frame.has_key.then(|| frame.names.key()),
         started: frame.started.to_string(),
-        outcome: record.map(outcome),
+        outcome: record.map(|record| outcome(frame, record)),
     };
     // Maps with string keys and plain values: serialising them cannot fail.
-    let mut json = serde_json::to_vec_pretty(&sidecar).unwrap_or_default();
+    let json = match indented {
+        true => serde_json::to_vec_pretty(&sidecar),
+        false => serde_json::to_vec(&sidecar),
+    };
+    let mut json = json.unwrap_or_default();
     json.push(b'\n');
     json
 }
 
-fn outcome(record: &Record) -> Outcome<'_> {
+fn outcome<'a>(frame: &'a Frame, record: &'a Record) -> Outcome<'a> {
     Outcome {
-        ended: Timestamp::now().to_string(),
+        ended: frame.ended.map(|ended| ended.to_string()),
+        sha256: frame.sha256.as_deref(),
         seconds: record.ended.since_us(record.started) as f64 / 1e6,
         bytes_per_s: record.bytes_per_s(),
         basis: record.basis,

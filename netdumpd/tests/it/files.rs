@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use debugnet_core::wire::debugnet::{EKCD_KEY, FINISHED, HERALD, KDH, VMCORE};
 use netdumpd::core::{Core, DumpFile, Herald, HeraldPath, Identity, Limits, SessionId, Socket};
-use netdumpd::store::{FileStore, Store, StoreConfig};
+use netdumpd::store::{DiskLimits, FileStore, Store, StoreConfig};
 use zerocopy::IntoBytes;
 
 use crate::support::{Rig, dump_header, message, pattern};
@@ -19,6 +19,7 @@ fn store(dir: &Path) -> FileStore {
         dir: dir.to_owned(),
         default_path: PathBuf::from("."),
         time_zone: jiff::tz::TimeZone::UTC,
+        disk: DiskLimits::default(),
     };
     FileStore::new(config).unwrap()
 }
@@ -248,6 +249,7 @@ fn a_missing_directory_is_named() {
         dir,
         default_path: default.into(),
         time_zone: jiff::tz::TimeZone::UTC,
+        disk: DiskLimits::default(),
     };
     let error = FileStore::new(config(dir.path().join("none"), ".")).err().unwrap();
     assert!(error.to_string().contains("/none: "), "{error}");

@@ -3,6 +3,7 @@
 mod daemon;
 mod files;
 mod garbage;
+mod recovery;
 mod replay;
 mod sessions;
 mod stock_client;

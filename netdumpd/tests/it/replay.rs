@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support::{Recorded, Rig, datagrams};
 use netdumpd::core::{Action, Basis, Core, Limits, Reason, Socket, Verdict};
-use netdumpd::store::{FileStore, MemStore, Store, StoreConfig};
+use netdumpd::store::{DiskLimits, FileStore, MemStore, Store, StoreConfig};
 
 const HERALD_PORT: u16 = 20023;
 const CLIENT_PORT: u16 = 20024;
@@ -50,6 +50,7 @@ fn file_store(dir: &Path) -> FileStore {
         dir: dir.to_owned(),
         default_path: PathBuf::from("."),
         time_zone: jiff::tz::TimeZone::UTC,
+        disk: DiskLimits::default(),
     })
     .unwrap()
 }

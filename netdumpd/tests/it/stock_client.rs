@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use debugnet_core::wire::debugnet::{FINISHED, HERALD, KDH, VMCORE};
 use netdumpd::core::{Limits, Verdict};
 use netdumpd::net::{Event, Server, ServerConfig, Stopper};
-use netdumpd::store::StoreConfig;
+use netdumpd::store::{DiskLimits, StoreConfig};
 use serde_json::Value;
 use zerocopy::IntoBytes;
 
@@ -132,6 +132,7 @@ impl Running {
                 dir: dir.to_owned(),
                 default_path: PathBuf::from("."),
                 time_zone: jiff::tz::TimeZone::UTC,
+                disk: DiskLimits::default(),
             },
             limits: Limits::default(),
             script: None,

@@ -9,7 +9,7 @@ use clap::Parser;
 use debugnet_core::wire::debugnet::NETDUMP_HERALD_PORT;
 use netdumpd::core::Limits;
 use netdumpd::net::ServerConfig;
-use netdumpd::store::StoreConfig;
+use netdumpd::store::{DiskLimits, StoreConfig};
 
 const SECOND_US: u64 = 1_000_000;
 
@@ -66,6 +66,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", default_value = "1T", value_parser = size)]
     max_dump_size: u64,
 
+    /// Room that everything below the dump directory may take: bytes, or with K, M, G or T; no limit if not given
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    max_total_size: Option<u64>,
+
+    /// Room that dumps leave free on the disk: bytes, or with K, M, G or T
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size)]
+    min_free: u64,
+
     /// Seconds an ended dump's late retransmits are answered
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     linger: u32,
@@ -94,12 +102,16 @@ impl Args {
         let mut limits = Limits::default();
         limits.max_dump_len = self.max_dump_size;
         limits.linger_us = u64::from(self.linger) * SECOND_US;
+        let mut disk = DiskLimits::default();
+        disk.max_total_len = self.max_total_size;
+        disk.min_free_len = self.min_free;
         Ok(ServerConfig {
             listen: SocketAddr::new(self.address, self.port),
             store: StoreConfig {
                 dir,
                 default_path: self.path.clone(),
                 time_zone: jiff::tz::TimeZone::system(),
+                disk,
             },
             limits,
             script: self.script.as_deref().map(script).transpose()?,

@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use super::Server;
 use crate::core::{End, Notice, Record, SessionId, State, Verdict};
 use crate::net::event::{Event, Observer, Outcome};
-use crate::store::escape;
+use crate::store::{Recovered, escape};
+
+/// Of a dump of an earlier server; no session has this number.
+const NO_SESSION: SessionId = SessionId(0);
 
 impl Server {
     pub(super) fn report_session(
@@ -21,6 +24,25 @@ impl Server {
             tracing::info!("session {session}: dump from {peer} goes to {shown}");
             let host = paths.host;
             observer.event(&Event::Session { session, peer, host, vmcore, info });
+        }
+    }
+
+    /// Says which dumps a server that died has left, and has the script run for them.
+    pub(super) fn report_recovered(&mut self, observer: &mut dyn Observer) {
+        for Recovered { peer, paths, reason, record } in self.store.recover() {
+            let (vmcore, info) = (self.full(&paths.vmcore), self.full(&paths.info));
+            let bytes = record.as_ref().map(|record| record.stats.covered_bytes);
+            tracing::warn!(
+                "{}: dump from {peer} found as a server that died had left it ({}{})",
+                vmcore.display(),
+                reason.as_str(),
+                bytes.map_or(String::new(), |bytes| format!(", {bytes} bytes received")),
+            );
+            let (host, record) = (paths.host.clone(), self.full(&paths.sidecar));
+            observer.event(&Event::Interrupted { peer, host, vmcore, info, record, reason, bytes });
+            if let Some(scripts) = &mut self.scripts {
+                scripts.queue(NO_SESSION, reason, peer.ip(), paths);
+            }
         }
     }
 
