@@ -285,6 +285,8 @@ pub enum NicError {
     },
     /// Memory it must reach has no device address.
     NotReachable,
+    /// The bus to it failed too often (SPI).
+    Bus,
     /// Called out of order: before `poll_start` was ready, or after `stop`.
     NotStarted,
 }

@@ -15,7 +15,7 @@ pub(crate) struct Args {
 }
 
 /// Crates of the crash path: `no_std`, without `alloc`.
-const NO_STD: &[&str] = &["debugnet-core", "nic-hal", "nic-virtio", "nic-e1000"];
+const NO_STD: &[&str] = &["debugnet-core", "nic-hal", "nic-virtio", "nic-e1000", "nic-w5500"];
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut tally = if args.skip_test { Tally::default() } else { test::all(false)? };

@@ -35,6 +35,7 @@ pub(crate) fn all() -> Result<Tally> {
         ("every-transport", "panic-free with every virtio transport"),
         ("e1000", "panic-free with the Intel driver"),
         ("layouts", "panic-free with the layouts"),
+        ("w5500", "panic-free with the SPI driver"),
     ] {
         let begin = Instant::now();
         let result = prove(&first, Some(feature));

@@ -130,6 +130,11 @@ pub(crate) fn crash() {
     #[cfg(feature = "layouts")]
     layouts::any(&mut ram, &info, &mut kit);
     kit.source(&mut ram);
+    #[cfg(feature = "w5500")]
+    {
+        let mac = debugnet_core::addr::MacAddr(black_box([0; 6]));
+        methods(black_box(&mut nic_w5500::W5500::new(platform::Bus, platform::Pause, mac)));
+    }
 }
 
 /// What is at hand when the machine has died.

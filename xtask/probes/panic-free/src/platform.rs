@@ -81,3 +81,34 @@ impl ConfigRegionAccess for Config {
         black_box((address, offset, value));
     }
 }
+
+/// A chip on an SPI bus somewhere, which fails or does not.
+#[cfg(feature = "w5500")]
+pub(crate) struct Bus;
+
+#[cfg(feature = "w5500")]
+impl embedded_hal::spi::ErrorType for Bus {
+    type Error = embedded_hal::spi::ErrorKind;
+}
+
+#[cfg(feature = "w5500")]
+impl embedded_hal::spi::SpiDevice for Bus {
+    fn transaction(
+        &mut self,
+        operations: &mut [embedded_hal::spi::Operation<'_, u8>],
+    ) -> Result<(), Self::Error> {
+        black_box(operations);
+        black_box(Ok(()))
+    }
+}
+
+/// A delay somewhere.
+#[cfg(feature = "w5500")]
+pub(crate) struct Pause;
+
+#[cfg(feature = "w5500")]
+impl embedded_hal::delay::DelayNs for Pause {
+    fn delay_ns(&mut self, ns: u32) {
+        black_box(ns);
+    }
+}

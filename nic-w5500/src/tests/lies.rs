@@ -1,0 +1,283 @@
+//! A chip or a bus that fails, stalls or lies.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn start_error(lies: Lies) -> NicError {
+    let fake = FakeW5500::new(lies);
+    let error = start(&mut fake.driver(MacAddr(MAC)), &mut fake.clock()).unwrap_err();
+    assert!(fake.now_us() < 1_000_000, "{} us", fake.now_us());
+    error
+}
+
+#[test]
+fn chips_that_are_not_there_or_not_this_one() {
+    assert_eq!(start_error(Lies { gone: true, ..Lies::default() }), NicError::Gone);
+    let other = Lies { version: Some(0x51), ..Lies::default() };
+    assert_eq!(start_error(other), NicError::Unknown { id: 0x51 });
+    assert_eq!(start_error(Lies { version: Some(0), ..Lies::default() }), NicError::Gone);
+}
+
+#[test]
+fn resets_and_commands_that_never_end() {
+    let reset = Lies { reset_never_ends: true, ..Lies::default() };
+    assert_eq!(start_error(reset), NicError::Timeout("W5500 reset"));
+    let command = Lies { commands_never_taken: true, ..Lies::default() };
+    assert_eq!(start_error(command), NicError::Protocol("W5500: a command that is never taken"));
+    let open = Lies { never_opens: true, ..Lies::default() };
+    assert_eq!(start_error(open), NicError::Protocol("W5500: socket 0 does not open"));
+}
+
+#[test]
+fn a_dead_clock_does_not_hang_the_take_over() {
+    struct Stopped;
+    impl Clock for Stopped {
+        fn now(&mut self) -> debugnet_core::time::Instant {
+            debugnet_core::time::Instant::ZERO
+        }
+        fn relax(&mut self) {}
+    }
+    let fake = FakeW5500::new(Lies { reset_never_ends: true, ..Lies::default() });
+    let error = start(&mut fake.driver(MacAddr(MAC)), &mut Stopped).unwrap_err();
+    assert_eq!(error, NicError::Timeout("W5500 reset"));
+}
+
+#[test]
+fn a_bus_that_fails_now_and_then_loses_no_frame() {
+    for every in [4, 5, 7, 9, 11, 13] {
+        let (fake, mut nic) = running();
+        fake.change(|lies| lies.bus_fails_every = Some(every));
+        let mut wanted = Vec::new();
+        for number in 0..50_u8 {
+            let frame = vec![number; 100];
+            let ticket = (0..20).find_map(|_| send(&mut nic, &frame, &[]).ok()).unwrap();
+            nic.kick();
+            for _ in 0..100_000 {
+                if nic.poll_tx().unwrap() >= ticket {
+                    break;
+                }
+            }
+            assert_eq!(nic.poll_tx(), Ok(ticket), "every {every}, frame {number}");
+            wanted.push(frame);
+        }
+        assert_eq!(fake.take_frames(), wanted, "every {every}");
+        assert!(nic.counters().bus_errors > 0);
+        assert_eq!(nic.counters().reopened, 0);
+        assert_eq!(fake.violations(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_bus_that_fails_now_and_then_receives_all_the_same() {
+    let (fake, mut nic) = running();
+    fake.change(|lies| lies.bus_fails_every = Some(5));
+    for number in 0..50_u8 {
+        assert!(fake.deliver(&incoming(60 + usize::from(number), number)));
+        let mut buf = [0; 256];
+        let found = (0..20).find_map(|_| nic.receive(&mut buf).ok().flatten());
+        assert_eq!(found, Some(60 + usize::from(number)));
+        assert_eq!(buf[6], number);
+    }
+    assert_eq!(nic.counters().reopened, 0);
+}
+
+#[test]
+fn a_bus_that_fails_for_good_is_said() {
+    let (fake, mut nic) = running();
+    fake.change(|lies| lies.bus_fails_every = Some(1));
+    let error = (0..100).find_map(|_| match send(&mut nic, &[0; 60], &[]) {
+        Err(TxError::Full) => None,
+        other => Some(other),
+    });
+    assert_eq!(error, Some(Err(TxError::Device(NicError::Bus))));
+    assert_eq!(nic.poll_tx(), Err(NicError::Bus));
+    assert_eq!(nic.receive(&mut [0; 60]), Err(RxError::Device(NicError::Bus)));
+    assert_eq!(nic.stop(), Ok(()));
+    let dead = Lies { bus_fails_every: Some(1), ..Lies::default() };
+    assert_eq!(start_error(dead), NicError::Bus);
+}
+
+#[test]
+fn a_chip_that_resets_itself_is_opened_again() {
+    let (fake, mut nic) = running();
+    assert_works(&fake, &mut nic);
+    fake.reset_itself();
+    let ticket = send(&mut nic, &[1; 60], &[]).unwrap();
+    nic.kick();
+    let left = (0..2_000).find(|_| nic.poll_tx().unwrap() >= ticket);
+    assert!(left.is_some(), "a reset completes all tickets");
+    assert_eq!(nic.counters().reopened, 1);
+    assert_works(&fake, &mut nic);
+    // Also when nothing is sent.
+    fake.reset_itself();
+    for _ in 0..5_000 {
+        assert_eq!(nic.receive(&mut [0; 60]), Ok(None));
+    }
+    assert_eq!(nic.counters().reopened, 2);
+    assert_works(&fake, &mut nic);
+    // Not for ever.
+    let error = (0..100_000).find_map(|_| {
+        fake.reset_itself();
+        nic.receive(&mut [0; 60]).err()
+    });
+    assert_eq!(error, Some(RxError::Device(NicError::Failed)));
+}
+
+#[test]
+fn a_chip_that_goes_is_noticed() {
+    let (fake, mut nic) = running();
+    fake.change(|lies| lies.gone = true);
+    let error = (0..10_000)
+        .find_map(|_| nic.receive(&mut [0; 60]).err().filter(|e| *e != RxError::Malformed));
+    assert_eq!(error, Some(RxError::Device(NicError::Gone)));
+    assert_eq!(nic.link(), Link::Unknown);
+}
+
+#[test]
+fn frames_that_never_leave() {
+    let (fake, mut nic) = running();
+    fake.change(|lies| lies.never_sends = true);
+    let mut looks = 0_u64;
+    let error = (0..5_000_000_u64).find_map(|_| {
+        if send(&mut nic, &[0; 60], &[]).is_ok() {
+            nic.kick();
+        }
+        looks += 1;
+        nic.poll_tx().err()
+    });
+    assert_eq!(error, Some(NicError::Timeout("W5500 transmit")));
+    assert!(looks > 250_000, "{looks}");
+}
+
+#[test]
+fn frames_that_are_given_up_on_make_room() {
+    let (fake, mut nic) = running();
+    fake.change(|lies| lies.send_times_out = true);
+    for _ in 0..30 {
+        let ticket = send(&mut nic, &[0; 60], &[]).unwrap();
+        nic.kick();
+        finish(&mut nic, ticket);
+    }
+    assert!(fake.take_frames().is_empty());
+    fake.change(|lies| lies.send_times_out = false);
+    assert_works(&fake, &mut nic);
+}
+
+#[test]
+fn lengths_that_cannot_be_cost_what_was_received_and_no_more() {
+    for prefix in [0, 1, 2, 15, 1517, 0x4001, 0xffff] {
+        let (fake, mut nic) = running();
+        fake.change(|lies| lies.rx_prefix = Some(prefix));
+        assert!(fake.deliver(&incoming(60, 1)));
+        assert_eq!(nic.receive(&mut [0; 4096]), Err(RxError::Malformed), "{prefix:#x}");
+        fake.change(|lies| lies.rx_prefix = None);
+        assert_eq!(nic.counters().reopened, 1);
+        assert_works(&fake, &mut nic);
+    }
+    for waiting in [1, 61, 0x4001, 0xffff] {
+        let (fake, mut nic) = running();
+        fake.change(|lies| lies.rx_waiting = Some(waiting));
+        assert!(fake.deliver(&incoming(60, 1)));
+        assert_eq!(nic.receive(&mut [0; 4096]), Err(RxError::Malformed), "{waiting:#x}");
+        fake.change(|lies| lies.rx_waiting = None);
+        assert_works(&fake, &mut nic);
+    }
+    let (fake, mut nic) = running();
+    fake.change(|lies| lies.counters_unsteady = true);
+    assert_eq!(nic.receive(&mut [0; 64]), Err(RxError::Malformed));
+    fake.change(|lies| lies.counters_unsteady = false);
+    assert_works(&fake, &mut nic);
+}
+
+/// Something a test does to the driver, or the chip to itself.
+#[derive(Clone, Debug)]
+enum Deed {
+    Send(u16),
+    Kick,
+    Reap,
+    Receive,
+    Deliver(u16),
+    ResetItself,
+    Start,
+    Stop,
+    Link,
+    Lie(u8, u64),
+}
+
+fn deed() -> impl Strategy<Value = Deed> {
+    prop_oneof![
+        4 => (0u16..1500).prop_map(Deed::Send),
+        3 => Just(Deed::Kick),
+        3 => Just(Deed::Reap),
+        3 => Just(Deed::Receive),
+        3 => (14u16..1600).prop_map(Deed::Deliver),
+        1 => Just(Deed::ResetItself),
+        1 => Just(Deed::Start),
+        1 => Just(Deed::Stop),
+        1 => Just(Deed::Link),
+        2 => (0u8..12, any::<u64>()).prop_map(|(which, value)| Deed::Lie(which, value)),
+    ]
+}
+
+fn lie(lies: &mut Lies, which: u8, value: u64) {
+    let odd = value & 1 != 0;
+    match which {
+        0 => lies.bus_fails_every = (!value.is_multiple_of(9)).then_some(value as u32 % 8 + 1),
+        1 => lies.gone = odd,
+        2 => lies.version = odd.then_some(value as u8),
+        3 => lies.reset_never_ends = odd,
+        4 => lies.commands_never_taken = odd,
+        5 => lies.never_opens = odd,
+        6 => lies.never_sends = odd,
+        7 => lies.counters_unsteady = odd,
+        8 => lies.rx_prefix = odd.then_some(value as u16),
+        9 => lies.rx_waiting = odd.then_some(value as u16),
+        10 => lies.noise = value & !odd as u64,
+        _ => *lies = Lies::default(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn no_lie_makes_the_driver_panic_or_hang(deeds in prop::collection::vec(deed(), 1..150)) {
+        let fake = FakeW5500::new(Lies::default());
+        let mut nic = fake.driver(MacAddr(MAC));
+        let mut clock = fake.clock();
+        let (mut mark, mut last) = (TxTicket::NONE, TxTicket::NONE);
+        for deed in deeds {
+            let before = fake.transfers();
+            match deed {
+                Deed::Send(len) => {
+                    if let Ok(ticket) = send(&mut nic, &[1; 66], &vec![2; usize::from(len)]) {
+                        prop_assert_eq!(ticket, last.next());
+                        last = ticket;
+                    }
+                }
+                Deed::Kick => nic.kick(),
+                Deed::Reap => {
+                    if let Ok(now) = nic.poll_tx() {
+                        prop_assert!(mark <= now && now <= last);
+                        mark = now;
+                    }
+                }
+                Deed::Receive => {
+                    let mut buf = [0; 1514];
+                    if let Ok(Some(len)) = nic.receive(&mut buf) {
+                        prop_assert!((14..=1514).contains(&len));
+                    }
+                }
+                Deed::Deliver(len) => { fake.deliver(&incoming(usize::from(len), 1)); }
+                Deed::ResetItself => fake.reset_itself(),
+                Deed::Start => { let _ = nic.poll_start(&mut clock); }
+                Deed::Stop => drop(nic.stop()),
+                Deed::Link => { nic.link(); }
+                Deed::Lie(which, value) => fake.change(|lies| lie(lies, which, value)),
+            }
+            // One call: a command that is never taken, and all the openings that follow.
+            prop_assert!(fake.transfers() - before < 2_000);
+        }
+    }
+}
