@@ -12,6 +12,7 @@
 //! Nothing here uses our own encoders: frames are read and written by
 //! `smoltcp::wire`, the truth is QEMU's.
 
+pub mod board;
 pub mod compare;
 pub mod far_end;
 pub mod frame;

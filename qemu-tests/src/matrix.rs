@@ -4,9 +4,10 @@ use std::net::Ipv4Addr;
 
 use netsim::link::LinkConfig;
 
+use crate::board::{BOARDS, Board, Guest, board};
 use crate::far_end::Network;
 use crate::frame::Station;
-use crate::qemu::{CRASHES, MACHINES, MIB, Machine, NICS, fits};
+use crate::qemu::{CRASHES, MIB, Machine};
 use crate::run::{RunConfig, RunReport};
 use crate::serial::OutcomeKind;
 
@@ -64,6 +65,11 @@ impl Case {
     fn named(mut self, suffix: &str) -> Self {
         self.name = format!("{}-{suffix}", self.name);
         self
+    }
+
+    /// The program that it needs, and QEMU's for it.
+    pub fn needs(&self) -> Option<(Guest, &'static str)> {
+        board(&self.machine.machine).map(|board| (board.guest, board.program))
     }
 
     /// Sets up a run of this case.
@@ -132,7 +138,7 @@ fn ensure(holds: bool, complaint: impl FnOnce() -> String) -> Result<(), String>
 
 /// The runs: a covering subset, or every combination.
 pub fn cases(full: bool) -> Vec<Case> {
-    let [transitional, modern] = [NICS[0], NICS[1]];
+    let [transitional, modern] = ["virtio-net-pci", "virtio-net-pci-non-transitional"];
     let mut cases = if full {
         everything()
     } else {
@@ -150,6 +156,7 @@ pub fn cases(full: bool) -> Vec<Case> {
             Case::new("q35", "igb", 32, 1500, 1, "driver-lock"),
             Case::new("microvm", "virtio-net-device", 32, 4148, 0, "panic"),
             Case::new("microvm", "virtio-net-device-legacy", 32, 1500, 1, "driver-lock"),
+            Case::new("mps2-an385", "lan9118", 4, 1500, 1, "driver-lock"),
         ]
     };
     let small = || Case::new("q35", transitional, 32, 1500, 0, "null");
@@ -172,20 +179,28 @@ pub fn cases(full: bool) -> Vec<Case> {
 
 fn everything() -> Vec<Case> {
     let mut cases = Vec::new();
-    for machine in MACHINES {
-        for nic in NICS.iter().filter(|nic| fits(machine, nic)) {
+    for Board { name, nics, memory_mib, jumbo, .. } in BOARDS {
+        for nic in *nics {
             for crash in CRASHES {
                 for (mtu, loss) in [(1500, 0), (1500, 1), (4148, 0), (4148, 1), (1500, 5)] {
-                    cases.push(Case::new(machine, nic, 32, mtu, loss, crash));
+                    if mtu <= 1500 || *jumbo {
+                        let memory_mib = memory_mib.unwrap_or(32);
+                        cases.push(Case::new(name, nic, memory_mib, mtu, loss, crash));
+                    }
                 }
             }
         }
     }
+    let nic = "virtio-net-pci";
     for memory_mib in [64, 256, 1024] {
-        cases.push(Case::new("q35", NICS[0], memory_mib, 1500, 0, "null"));
+        cases.push(Case::new("q35", nic, memory_mib, 1500, 0, "null"));
     }
     // Split around the hole below 4 GiB.
-    cases.push(Case::new("pc", NICS[0], 4096, 4148, 0, "null"));
+    cases.push(Case::new("pc", nic, 4096, 4148, 0, "null"));
+    let mut nested = Case::new("mps2-an385", "lan9118", 4, 1500, 0, "stack").named("nested");
+    nested.expect = Expect::Nested;
+    nested.machine.append = "nested=6".into();
+    cases.push(nested);
     cases
 }
 
@@ -201,9 +216,9 @@ mod tests {
         let all =
             |value: fn(&Case) -> String| -> BTreeSet<String> { cases.iter().map(value).collect() };
         let machines = all(|case| case.machine.machine.clone());
-        assert!(MACHINES.iter().all(|name| machines.contains(*name)));
+        assert!(crate::board::machines().all(|name| machines.contains(name)));
         let nics = all(|case| case.machine.nic.clone());
-        assert!(NICS.iter().all(|name| nics.contains(*name)));
+        assert!(crate::board::nics().iter().all(|name| nics.contains(*name)));
         let deaths = all(|case| case.machine.crash.clone());
         assert!(CRASHES.iter().all(|name| deaths.contains(*name)));
         assert_eq!(all(|case| case.machine.mtu.to_string()).len(), 2);

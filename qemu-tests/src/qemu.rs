@@ -8,42 +8,21 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::board::board;
 use crate::far_end::Network;
 use crate::gateway::socket_paths;
 use crate::process::{Closed, Process};
 use crate::serial::{self, Line};
 
-/// Machines that the guest boots on.
-pub const MACHINES: &[&str] = &[Q35, "pc", MICROVM];
-/// NICs that the guest has a driver for.
-pub const NICS: &[&str] = &[
-    "virtio-net-pci",
-    "virtio-net-pci-non-transitional",
-    "virtio-net-pci-legacy",
-    MMIO_NIC,
-    MMIO_NIC_LEGACY,
-    "e1000",
-    "e1000-82544gc",
-    "e1000-82545em",
-    "e1000e",
-    IGB,
-];
-/// The one that only PCI Express has a place for.
+/// The one that wants a port of its own.
 const IGB: &str = "igb";
-/// The machine with PCI Express.
-const Q35: &str = "q35";
-/// The machine without PCI.
-const MICROVM: &str = "microvm";
-/// The NIC for it, with virtio-mmio of version 2.
+/// virtio-mmio of version 2.
 const MMIO_NIC: &str = "virtio-net-device";
 /// The same with version 1.
 const MMIO_NIC_LEGACY: &str = "virtio-net-device-legacy";
+/// A chip on the board: no device, but the board's own NIC.
+const ON_BOARD: &str = "lan9118";
 
-/// Whether `nic` can be plugged into `machine`.
-pub fn fits(machine: &str, nic: &str) -> bool {
-    (machine == MICROVM) == [MMIO_NIC, MMIO_NIC_LEGACY].contains(&nic)
-        && (nic != IGB || machine == Q35)
-}
 /// Ways of dying.
 pub const CRASHES: &[&str] = &["null", "panic", "stack", "driver-lock"];
 /// Where the kernel's virtual addresses are: equal to the physical ones, or in the top 2 GiB. Each
@@ -52,8 +31,8 @@ pub const MAPPINGS: &[&str] = &["identity", "higher-half"];
 /// Accelerators.
 pub const ACCELERATORS: &[&str] = &["tcg", "kvm"];
 
-/// The program, found through PATH.
-pub const PROGRAM: &str = "qemu-system-x86_64";
+/// The guest's station address.
+const MAC: &str = "52:54:00:12:34:56";
 
 /// One mebibyte.
 pub const MIB: u64 = 1 << 20;
@@ -61,9 +40,9 @@ pub const MIB: u64 = 1 << 20;
 /// A machine and what its guest is to do.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    /// One of [`MACHINES`].
+    /// The name of one of [`BOARDS`](crate::board::BOARDS).
     pub machine: String,
-    /// One of [`NICS`].
+    /// One of the board's NICs.
     pub nic: String,
     /// One of [`ACCELERATORS`].
     pub accel: String,
@@ -104,7 +83,7 @@ impl Default for Machine {
 }
 
 impl Machine {
-    /// RAM in bytes.
+    /// RAM in the image, in bytes.
     pub const fn memory_len(&self) -> u64 {
         self.memory_mib * MIB
     }
@@ -132,13 +111,17 @@ impl Machine {
 
     /// QEMU's arguments for the NIC.
     fn device(&self) -> Vec<String> {
+        if self.nic == ON_BOARD {
+            let nic = format!("nic,netdev=net0,model={ON_BOARD},macaddr={MAC}");
+            return vec!["-net".into(), nic];
+        }
         let (name, more) = match self.nic.as_str() {
             "virtio-net-pci-legacy" => ("virtio-net-pci", ",disable-modern=on,disable-legacy=off"),
             MMIO_NIC_LEGACY => (MMIO_NIC, ""),
             other => (other, ""),
         };
         let mut arguments = Vec::new();
-        let mut device = format!("{name},netdev=net0,mac=52:54:00:12:34:56{more}");
+        let mut device = format!("{name},netdev=net0,mac={MAC}{more}");
         if name == MMIO_NIC {
             let legacy = if self.nic == MMIO_NIC_LEGACY { "on" } else { "off" };
             arguments.extend(["-global".into(), format!("virtio-mmio.force-legacy={legacy}")]);
@@ -202,13 +185,16 @@ impl Qemu {
         let (host, guest) = socket_paths(&paths.sockets);
         let mut command = Command::new(program);
         command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
-        command.args(["-M", &machine.machine, "-accel", &machine.accel]);
-        command.arg("-m").arg(machine.memory_mib.to_string());
+        let board = board(&machine.machine)
+            .ok_or_else(|| io::Error::other(format!("no machine is called {}", machine.machine)))?;
+        command.args(board.arguments).args(["-accel", &machine.accel]);
+        if board.memory_mib.is_none() {
+            command.arg("-m").arg(machine.memory_mib.to_string());
+        }
         command.arg("-smp").arg(machine.cpus.to_string());
         command.arg("-kernel").arg(&paths.guest);
         command.arg("-append").arg(machine.command_line(network));
         command.args(["-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial"]);
-        command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
         command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", option(&paths.monitor())?));
         command.arg("-netdev").arg(format!(
             "dgram,id=net0,local.type=unix,local.path={},remote.type=unix,remote.path={}",
@@ -287,13 +273,7 @@ mod tests {
         assert_eq!(device(MMIO_NIC)[1], "virtio-mmio.force-legacy=off");
         assert_eq!(device(MMIO_NIC_LEGACY)[1], "virtio-mmio.force-legacy=on");
         assert!(device(MMIO_NIC_LEGACY)[3].starts_with("virtio-net-device,"));
-    }
-
-    #[test]
-    fn each_nic_fits_a_machine_and_the_other_way_round() {
-        assert!(NICS.iter().all(|nic| MACHINES.iter().any(|machine| fits(machine, nic))));
-        assert!(MACHINES.iter().all(|machine| NICS.iter().any(|nic| fits(machine, nic))));
-        assert!(!fits("q35", MMIO_NIC) && !fits(MICROVM, "virtio-net-pci"));
+        assert_eq!(device(ON_BOARD)[0], "-net");
     }
 
     #[test]

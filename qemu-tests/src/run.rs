@@ -49,12 +49,13 @@ pub struct RunConfig {
 
 impl RunConfig {
     /// A run of the default machine over a perfect link, files in `out`.
-    pub fn new(guest: PathBuf, netdumpd: PathBuf, out: PathBuf) -> Self {
+    /// `guest` is its program and `qemu` its emulator.
+    pub fn new(guest: PathBuf, qemu: PathBuf, netdumpd: PathBuf, out: PathBuf) -> Self {
         let machine = Machine::default();
         Self {
             guest,
             netdumpd,
-            qemu: crate::qemu::PROGRAM.into(),
+            qemu,
             network: Network::default(),
             link: LinkConfig::default(),
             seed: 1,

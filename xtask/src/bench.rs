@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use netsim::link::LinkConfig;
+use qemu_tests::board::board;
 use qemu_tests::qemu::Machine;
 use qemu_tests::run::{RunConfig, run as run_guest, time_limit};
 use serde_json::{Value, json};
@@ -104,8 +105,9 @@ fn simulated(args: &Args) -> Result<Vec<Value>> {
 
 /// The guest's dump with and without loss, in turn; the one must reach half the other.
 fn in_qemu() -> Result<Vec<Value>> {
-    let qemu = tools::qemu()?;
-    let guest = cargo::build_guest("identity")?;
+    let board = board(&Machine::default().machine).context("no such machine")?;
+    let qemu = tools::qemu(board.program)?;
+    let guest = cargo::build_guest(board.guest, "identity")?;
     let netdumpd = cargo::build_netdumpd()?;
     let losses = [0.0, 0.01];
     let mut goodput = [Vec::new(), Vec::new()];
@@ -115,13 +117,12 @@ fn in_qemu() -> Result<Vec<Value>> {
             let _ = fs::remove_dir_all(&out);
             let machine = Machine { memory_mib: 64, ..Machine::default() };
             let config = RunConfig {
-                qemu: qemu.clone(),
                 link: LinkConfig { loss: *loss, ..LinkConfig::default() },
                 seed: round as u64 + 1,
                 pcap: false,
                 time_limit: time_limit(&machine),
                 machine,
-                ..RunConfig::new(guest.clone(), netdumpd.clone(), out)
+                ..RunConfig::new(guest.clone(), qemu.clone(), netdumpd.clone(), out)
             };
             let report = run_guest(&config, &mut |_| {})?;
             ensure!(report.is_identical(), "{}", report.complaint().unwrap_or_default());

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use qemu_tests::board::Guest;
 use serde_json::Value;
 
 /// The workspace's directory.
@@ -66,7 +67,10 @@ pub(crate) fn show(command: &Command) -> String {
 
 /// Builds with `arguments` and gives the one executable that comes out.
 pub(crate) fn build(arguments: &[&str]) -> Result<PathBuf> {
-    let mut command = cargo();
+    build_with(cargo(), arguments)
+}
+
+fn build_with(mut command: Command, arguments: &[&str]) -> Result<PathBuf> {
     command.args(["build", "--message-format=json-render-diagnostics"]).args(arguments);
     let output = command.stderr(Stdio::inherit()).output().context("running cargo build")?;
     ensure!(output.status.success(), "`cargo build {}` failed", arguments.join(" "));
@@ -85,10 +89,42 @@ pub(crate) fn build(arguments: &[&str]) -> Result<PathBuf> {
     }
 }
 
-/// Builds the bootable guest for one of the mappings.
-pub(crate) fn build_guest(mapping: &str) -> Result<PathBuf> {
-    let name = if mapping == "identity" { "guest" } else { "guest-higher-half" };
-    build(&["-p", "guest", "--profile", "guest", "--features", "kernel", "--bin", name])
+/// Builds a program that boots in QEMU, for one of the mappings. Its target is there: see [`tools::target`](crate::tools::target).
+pub(crate) fn build_guest(guest: Guest, mapping: &str) -> Result<PathBuf> {
+    match guest {
+        Guest::Kernel => {
+            let name = if mapping == "identity" { "guest" } else { "guest-higher-half" };
+            build(&["-p", "guest", "--profile", "guest", "--features", "kernel", "--bin", name])
+        }
+        Guest::Firmware => build_firmware(Build::Plain),
+    }
+}
+
+/// How the firmware is built.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Build {
+    /// As it is.
+    Plain,
+    /// So that it tells the stack frame of each function.
+    StackSizes,
+}
+
+/// Builds the firmware, a workspace of its own.
+pub(crate) fn build_firmware(how: Build) -> Result<PathBuf> {
+    let manifest = root().join("qemu-tests/firmware/Cargo.toml");
+    let dir = target_dir()?.join(match how {
+        Build::Plain => "firmware",
+        Build::StackSizes => "stack-sizes",
+    });
+    let (manifest, dir) = (manifest.to_string_lossy(), dir.to_string_lossy());
+    let target = Guest::Firmware.target().context("the firmware has no target")?;
+    let mut command = cargo();
+    if how == Build::StackSizes {
+        // Unstable, and works on the stable compiler that builds the rest.
+        command.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", "-Zemit-stack-sizes");
+    }
+    let place = ["--manifest-path", &manifest, "--target-dir", &dir];
+    build_with(command, &[&place[..], &["--release", "--target", target]].concat())
 }
 
 /// Builds the server.

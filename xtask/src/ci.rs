@@ -2,6 +2,8 @@
 
 use anyhow::{Context as _, Result};
 
+use qemu_tests::board::Guest;
+
 use crate::cargo::{cargo, metadata};
 use crate::probe::BARE;
 use crate::tally::Tally;
@@ -16,6 +18,9 @@ pub(crate) struct Args {
 
 /// Crates of the crash path: `no_std`, without `alloc`.
 const NO_STD: &[&str] = &["debugnet-core", "nic-hal", "nic-virtio", "nic-e1000", "nic-w5500"];
+
+/// The firmware's manifest, from the root of the workspace.
+const FIRMWARE: &str = "qemu-tests/firmware/Cargo.toml";
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut tally = if args.skip_test { Tally::default() } else { test::all(false)? };
@@ -47,6 +52,25 @@ fn clippy(tally: &mut Tally) {
     tally.check("clippy, all features", || run_cargo(&[&all[..], &deny].concat()));
     let guest = ["clippy", "-p", "guest", "--profile", "guest", "--features", "kernel"];
     tally.check("clippy, guest kernel", || run_cargo(&[&guest[..], &deny].concat()));
+    firmware(tally, &deny);
+}
+
+/// The firmware is a workspace of its own.
+fn firmware(tally: &mut Tally, deny: &[&str]) {
+    let manifest = ["--manifest-path", FIRMWARE];
+    tally.check("fmt, firmware", || run_cargo(&[&["fmt"][..], &manifest, &["--check"]].concat()));
+    let name = "clippy, firmware";
+    let target = Guest::Firmware.target().unwrap_or_default();
+    if let Err(error) = tools::target(target) {
+        tally.skip(name, format!("{error:#}"));
+        return;
+    }
+    tally.check(name, || {
+        let dir = cargo::target_dir()?.join("firmware");
+        let dir = dir.to_string_lossy();
+        let place = ["--release", "--target", target, "--target-dir", &dir];
+        run_cargo(&[&["clippy"][..], &manifest, &place, deny].concat())
+    });
 }
 
 /// Each crate of the crash path without features, and with each one alone.

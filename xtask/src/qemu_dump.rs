@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use netsim::link::LinkConfig;
+use qemu_tests::board::{Board, board};
 use qemu_tests::gateway::Stats;
-use qemu_tests::qemu::{Machine, fits};
+use qemu_tests::qemu::Machine;
 use qemu_tests::run::{Progress, RunConfig, RunReport, run as run_guest, time_limit};
 use qemu_tests::serial::OutcomeKind;
 use serde_json::{Value, json};
@@ -19,10 +20,11 @@ use crate::{cargo, tools, values};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The guest's NIC, as QEMU calls it; `-legacy`: the legacy interface of virtio
-    #[arg(long, value_name = "NAME", default_value = "virtio-net-pci", value_parser = values::nic)]
-    nic: String,
-    /// The machine, as QEMU calls it: q35, pc, or microvm for the virtio-net-device ones
+    /// The guest's NIC, as QEMU calls it; `-legacy`: the legacy interface of virtio [default:
+    /// the machine's first, virtio-net-pci for q35]
+    #[arg(long, value_name = "NAME", value_parser = values::nic)]
+    nic: Option<String>,
+    /// The machine, as QEMU calls it: q35, pc, microvm, or mps2-an385, which is a Cortex-M3
     #[arg(long, value_name = "NAME", default_value = "q35", value_parser = values::machine)]
     machine: String,
     /// Virtual addresses of the guest: identity, or higher-half for the top 2 GiB
@@ -31,9 +33,9 @@ pub(crate) struct Args {
     /// The guest's CPUs: 1, or 2 with the second one stopped by the death of the first
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=2))]
     cpus: u32,
-    /// The guest's RAM
-    #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = values::memory)]
-    memory: u64,
+    /// The guest's RAM [default: 256M, or what the board has]
+    #[arg(long, value_name = "SIZE", value_parser = values::memory)]
+    memory: Option<u64>,
     /// The link's IP MTU in bytes
     #[arg(long, value_name = "N", default_value = "1500", value_parser = values::mtu)]
     mtu: u16,
@@ -69,9 +71,9 @@ pub(crate) struct Args {
 /// Runs the job; the exit status is 0 only for a dump that is identical to the truth.
 pub(crate) fn run(args: &Args) -> ExitCode {
     let (result, object) = match dump(args) {
-        Ok((report, guest)) => {
-            summarise(args, &report);
-            (report.is_identical(), to_json(args, &report, &guest))
+        Ok((report, machine, guest)) => {
+            summarise(args, &machine, &report);
+            (report.is_identical(), to_json(&machine, &report, &guest))
         }
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -84,49 +86,53 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     if result { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn dump(args: &Args) -> Result<(RunReport, PathBuf)> {
-    if !fits(&args.machine, &args.nic) {
-        bail!(
-            "{} has no place for {}: virtio-net-device and virtio-net-device-legacy go with \
-               --machine microvm, the others with q35 or pc",
-            args.machine,
-            args.nic
-        );
-    }
-    let qemu = tools::qemu()?;
-    let guest = cargo::build_guest(&args.mapping)?;
-    let netdumpd = cargo::build_netdumpd()?;
-    let out = match &args.out {
-        Some(dir) => dir.clone(),
-        None => default_dir()?,
-    };
+/// The machine that the flags ask for, and what it is.
+fn machine(args: &Args) -> Result<(Machine, &'static Board)> {
+    let board = board(&args.machine).context("no such machine")?;
+    let nic = args.nic.as_deref().or(board.nics.first().copied()).context("it has no NIC")?;
+    let memory_mib = args.memory.or(board.memory_mib).unwrap_or(256);
     let machine = Machine {
         machine: args.machine.clone(),
-        nic: args.nic.clone(),
+        nic: nic.to_owned(),
         accel: args.accel.clone(),
         mapping: args.mapping.clone(),
         cpus: args.cpus,
-        memory_mib: args.memory,
+        memory_mib,
         mtu: args.mtu,
         crash: args.crash.clone(),
         slots: args.slots,
         seed: args.seed,
         append: String::new(),
     };
+    board.check(&machine)?;
+    Ok((machine, board))
+}
+
+fn dump(args: &Args) -> Result<(RunReport, Machine, PathBuf)> {
+    let (machine, board) = machine(args)?;
+    if let Some(target) = board.guest.target() {
+        tools::target(target).with_context(|| format!("{} needs it", board.name))?;
+    }
+    let qemu = tools::qemu(board.program)?;
+    let guest = cargo::build_guest(board.guest, &machine.mapping)?;
+    let netdumpd = cargo::build_netdumpd()?;
+    let out = match &args.out {
+        Some(dir) => dir.clone(),
+        None => default_dir()?,
+    };
     let config = RunConfig {
-        qemu,
         link: LinkConfig { loss: args.loss, ..LinkConfig::default() },
         seed: args.seed,
         keep_truth: args.keep,
         break_at: args.break_at,
         time_limit: time_limit(&machine),
-        machine,
-        ..RunConfig::new(guest.clone(), netdumpd, out)
+        machine: machine.clone(),
+        ..RunConfig::new(guest.clone(), qemu, netdumpd, out)
     };
     let bar = Bar::new();
     let report = run_guest(&config, &mut |progress| bar.show(progress));
     bar.clear();
-    Ok((report.context("the run")?, guest))
+    Ok((report.context("the run")?, machine, guest))
 }
 
 /// `target/qemu-dump`, without the files of the last run.
@@ -193,7 +199,7 @@ impl Bar {
 }
 
 /// The summary for people: to stdout, unless that is for a program.
-fn summarise(args: &Args, report: &RunReport) {
+fn summarise(args: &Args, machine: &Machine, report: &RunReport) {
     let mut lines = vec![match report.complaint() {
         None => "identical: the vmcore is the guest's RAM, byte for byte".to_owned(),
         Some(complaint) => format!("{}: {complaint}", verdict(report)),
@@ -202,7 +208,10 @@ fn summarise(args: &Args, report: &RunReport) {
     let field = |name: &str, text: String| format!("  {name:<14}{text}");
     lines.push(field(
         "machine",
-        format!("{}, {}, {}, {} MiB", args.machine, args.nic, args.accel, args.memory),
+        format!(
+            "{}, {}, {}, {} MiB",
+            machine.machine, machine.nic, machine.accel, machine.memory_mib
+        ),
     ));
     lines.push(field("death", args.crash.clone()));
     let compared = report.verdict.as_ref().map_or(0, |verdict| verdict.compared);
@@ -261,13 +270,13 @@ fn verdict(report: &RunReport) -> &'static str {
     }
 }
 
-fn to_json(args: &Args, report: &RunReport, guest: &Path) -> Value {
+fn to_json(machine: &Machine, report: &RunReport, guest: &Path) -> Value {
     let traffic = report.stats.traffic;
     let mut object = json!({
         "result": verdict(report),
-        "nic": args.nic,
-        "machine": args.machine,
-        "accel": args.accel,
+        "nic": machine.nic,
+        "machine": machine.machine,
+        "accel": machine.accel,
         "dump_bytes": report.dump_bytes,
         "sent_bytes": traffic.data_bytes,
         "seconds": traffic.data_us().map(|us| us as f64 / 1e6),
@@ -286,7 +295,7 @@ fn to_json(args: &Args, report: &RunReport, guest: &Path) -> Value {
 fn failed(args: &Args, error: &str) -> Value {
     json!({
         "result": "failed",
-        "nic": args.nic,
+        "nic": machine(args).map_or(args.nic.clone(), |(machine, _)| Some(machine.nic)),
         "machine": args.machine,
         "accel": args.accel,
         "error": error,

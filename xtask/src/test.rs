@@ -1,5 +1,6 @@
 //! `cargo xtask test`: everything that runs.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -7,8 +8,8 @@ use std::process::Stdio;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow};
+use qemu_tests::board::Guest;
 use qemu_tests::matrix::{Case, cases};
-use qemu_tests::qemu::MAPPINGS;
 use qemu_tests::run::{RunConfig, run as run_guest};
 
 use crate::tally::Tally;
@@ -94,79 +95,82 @@ impl<'a> Line<'a> {
     }
 }
 
-/// The guest, crashed in many ways.
+/// The guests, crashed in many ways.
 fn matrix(full: bool) -> Tally {
     let mut tally = Tally::default();
     let cases = cases(full);
     println!("==> {} QEMU runs", cases.len());
-    let programs = match programs() {
-        Ok(programs) => programs,
-        Err(Missing::Qemu(error)) => {
-            for case in cases {
-                tally.skip(format!("qemu {}", case.name), format!("{error:#}"));
-            }
-            return tally;
-        }
-        Err(Missing::Build(error)) => {
-            println!("{error:#}");
-            tally.fail("qemu: building guest and server");
-            return tally;
-        }
-    };
-    if !programs.tshark {
+    let tshark = tshark::is_there();
+    if !tshark {
         tally.skip("frames of the QEMU runs in tshark", "tshark is missing");
     }
+    let mut programs = BTreeMap::new();
     for case in cases {
-        let begin = Instant::now();
-        let result = programs.run(&case);
-        tally.record(&format!("qemu {}", case.name), begin.elapsed(), result);
+        let name = format!("qemu {}", case.name);
+        let Some((guest, emulator)) = case.needs() else {
+            tally.fail(format!("{name}: no such machine"));
+            continue;
+        };
+        let mapping = case.machine.mapping.clone();
+        let needs = (guest, emulator, mapping);
+        match programs.entry(needs.clone()).or_insert_with(|| programs_for(&needs)) {
+            Ok(programs) => {
+                let begin = Instant::now();
+                let result = programs.run(&case, tshark);
+                tally.record(&name, begin.elapsed(), result);
+            }
+            Err(Missing::Outside(why)) => tally.skip(name, why.as_str()),
+            Err(Missing::Build(why)) => {
+                println!("{name}: {why}");
+                tally.fail(format!("{name}: it does not build"));
+            }
+        }
     }
     tally
 }
 
 struct Programs {
     qemu: PathBuf,
-    /// By their mapping.
-    guests: Vec<(&'static str, PathBuf)>,
+    guest: PathBuf,
     netdumpd: PathBuf,
     out: PathBuf,
-    /// Whether it is there to judge the frames.
-    tshark: bool,
 }
 
 enum Missing {
-    Qemu(anyhow::Error),
-    Build(anyhow::Error),
+    /// Something that the machine does not have.
+    Outside(String),
+    Build(String),
 }
 
-fn programs() -> Result<Programs, Missing> {
-    let qemu = tools::qemu().map_err(Missing::Qemu)?;
+fn programs_for(
+    (guest, emulator, mapping): &(Guest, &'static str, String),
+) -> Result<Programs, Missing> {
+    let outside = |error: anyhow::Error| Missing::Outside(format!("{error:#}"));
+    if let Some(target) = guest.target() {
+        tools::target(target).map_err(outside)?;
+    }
+    let qemu = tools::qemu(emulator).map_err(outside)?;
     let rest = || -> Result<Programs> {
         let out = cargo::target_dir()?.join("qemu-matrix");
-        let guests = MAPPINGS
-            .iter()
-            .map(|mapping| Ok((*mapping, cargo::build_guest(mapping)?)))
-            .collect::<Result<_>>()?;
+        let guest = cargo::build_guest(*guest, mapping)?;
         let netdumpd = cargo::build_netdumpd()?;
-        Ok(Programs { qemu, guests, netdumpd, out, tshark: tshark::is_there() })
+        Ok(Programs { qemu, guest, netdumpd, out })
     };
-    rest().map_err(Missing::Build)
+    rest().map_err(|error| Missing::Build(format!("{error:#}")))
 }
 
 impl Programs {
-    fn run(&self, case: &Case) -> Result<()> {
+    fn run(&self, case: &Case, tshark: bool) -> Result<()> {
         let out = self.out.join(&case.name);
         // Left from a run that failed.
         let _ = fs::remove_dir_all(&out);
-        let guest = self.guests.iter().find(|(mapping, _)| *mapping == case.machine.mapping);
-        let (_, guest) = guest.with_context(|| format!("no guest of {}", case.machine.mapping))?;
-        let mut config = RunConfig::new(guest.clone(), self.netdumpd.clone(), out.clone());
-        config.qemu.clone_from(&self.qemu);
+        let Self { guest, qemu, netdumpd, .. } = self;
+        let mut config = RunConfig::new(guest.clone(), qemu.clone(), netdumpd.clone(), out.clone());
         case.configure(&mut config);
         let report = run_guest(&config, &mut |_| {})?;
         case.judge(&report)
             .map_err(|complaint| anyhow!("{complaint}\nits files are in {}", out.display()))?;
-        if let Some(capture) = report.files.pcap.as_ref().filter(|_| self.tshark) {
+        if let Some(capture) = report.files.pcap.as_ref().filter(|_| tshark) {
             tshark::judge(capture, report.outcome.acked_bytes)?;
         }
         fs::remove_dir_all(&out).context("removing the files of a run that passed")

@@ -1,46 +1,68 @@
 //! Programs and targets from outside: found, installed where that is allowed,
 //! or asked for.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, anyhow};
-use qemu_tests::qemu::PROGRAM;
 
 use crate::cargo;
 
-/// A package manager: its program, and the words that install QEMU for x86-64.
-const MANAGERS: &[(&str, &[&str])] = &[
-    ("apt-get", &["install", "-y", "--no-install-recommends", "qemu-system-x86"]),
-    ("dnf", &["install", "-y", "qemu-system-x86-core"]),
-    ("zypper", &["--non-interactive", "install", "qemu-x86"]),
-    ("pacman", &["-S", "--noconfirm", "qemu-system-x86"]),
-    ("apk", &["add", "qemu-system-x86_64"]),
+/// A package manager: its program, the words that install, and what it calls
+/// QEMU for x86-64, for Arm, and for RISC-V.
+const MANAGERS: &[(&str, &[&str], [&str; 3])] = &[
+    (
+        "apt-get",
+        &["install", "-y", "--no-install-recommends"],
+        ["qemu-system-x86", "qemu-system-arm", "qemu-system-misc"],
+    ),
+    (
+        "dnf",
+        &["install", "-y"],
+        ["qemu-system-x86-core", "qemu-system-arm-core", "qemu-system-riscv-core"],
+    ),
+    ("zypper", &["--non-interactive", "install"], ["qemu-x86", "qemu-arm", "qemu-extra"]),
+    ("pacman", &["-S", "--noconfirm"], ["qemu-system-x86", "qemu-system-arm", "qemu-system-riscv"]),
+    ("apk", &["add"], ["qemu-system-x86_64", "qemu-system-arm", "qemu-system-riscv64"]),
 ];
 
-/// QEMU, installed first if it is missing and that is possible.
-pub(crate) fn qemu() -> Result<PathBuf> {
-    static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    FOUND
-        .get_or_init(|| find_or_install().map_err(|error| format!("{error:#}")))
+/// QEMU's `program`, installed first if it is missing and that is possible.
+/// What could not be had once is not tried again.
+pub(crate) fn qemu(program: &'static str) -> Result<PathBuf> {
+    type Found = BTreeMap<&'static str, Result<PathBuf, String>>;
+    static FOUND: Mutex<Found> = Mutex::new(Found::new());
+    let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    found
+        .entry(program)
+        .or_insert_with(|| find_or_install(program).map_err(|error| format!("{error:#}")))
         .clone()
         .map_err(|error| anyhow!(error))
 }
 
-fn find_or_install() -> Result<PathBuf> {
-    if let Some(program) = find(PROGRAM) {
+fn find_or_install(program: &str) -> Result<PathBuf> {
+    if let Some(program) = find(program) {
         return Ok(program);
     }
-    let Some((manager, arguments)) = MANAGERS.iter().find(|(manager, _)| find(manager).is_some())
-    else {
-        return Err(anyhow!("{PROGRAM} is missing; install QEMU's x86-64 system emulator"));
+    let kind = if program.contains("x86") {
+        0
+    } else if program.contains("riscv") {
+        2
+    } else {
+        1
     };
+    let Some((manager, verb, packages)) =
+        MANAGERS.iter().find(|(manager, ..)| find(manager).is_some())
+    else {
+        return Err(anyhow!("{program} is missing; install that part of QEMU"));
+    };
+    let arguments = [verb, &packages[kind..=kind]].concat();
     let by_hand = format!("{manager} {}", arguments.join(" "));
     let Some(prefix) = become_root() else {
-        return Err(anyhow!("{PROGRAM} is missing; install it with: sudo {by_hand}"));
+        return Err(anyhow!("{program} is missing; install it with: sudo {by_hand}"));
     };
-    eprintln!("{PROGRAM} is missing; installing it: {by_hand}");
+    eprintln!("{program} is missing; installing it: {by_hand}");
     let run = |words: &[&str]| -> Result<()> {
         let mut words = prefix.iter().chain(words);
         let mut command = Command::new(words.next().context("no command")?);
@@ -49,13 +71,13 @@ fn find_or_install() -> Result<PathBuf> {
         command.stdout(std::io::stderr());
         cargo::run(&mut command)
     };
-    let install: Vec<&str> = std::iter::once(*manager).chain(arguments.iter().copied()).collect();
+    let install: Vec<&str> = std::iter::once(*manager).chain(arguments).collect();
     if *manager == "apt-get" {
         // A new machine has no lists, or lists of packages that are gone.
         run(&["apt-get", "update"])?;
     }
     run(&install)?;
-    find(PROGRAM).with_context(|| format!("`{by_hand}` brought no {PROGRAM}"))
+    find(program).with_context(|| format!("`{by_hand}` brought no {program}"))
 }
 
 /// How to run a command as root: as we are, through sudo, or not at all.

@@ -1,6 +1,7 @@
 //! Values of flags, with errors that say what would have been right.
 
-use qemu_tests::qemu::{ACCELERATORS, CRASHES, MACHINES, MAPPINGS, NICS};
+use qemu_tests::board;
+use qemu_tests::qemu::{ACCELERATORS, CRASHES, MAPPINGS};
 
 /// Least RAM of a guest in MiB: the kernel, its stacks and something to dump.
 const MEMORY_MIN_MIB: u64 = 16;
@@ -71,12 +72,12 @@ fn one_of(text: &str, known: &[&str]) -> Result<String, String> {
 
 /// A NIC that the guest has a driver for.
 pub(crate) fn nic(text: &str) -> Result<String, String> {
-    one_of(text, NICS)
+    one_of(text, &board::nics())
 }
 
 /// A machine that the guest boots on.
 pub(crate) fn machine(text: &str) -> Result<String, String> {
-    one_of(text, MACHINES)
+    one_of(text, &board::machines().collect::<Vec<_>>())
 }
 
 /// A way of dying.

@@ -1,0 +1,62 @@
+//! The ways of dying: real faults, a few calls deep.
+
+use core::hint::black_box;
+use core::ptr;
+
+use crate::lan9118::Lan9118;
+use crate::options::Death;
+
+/// Dies.
+pub(crate) fn die(how: Death, nic: &mut Lan9118) -> ! {
+    match how {
+        Death::Null => flush_queue(3, ptr::null_mut()),
+        Death::Panic => drop_reference(black_box(0)),
+        Death::Stack => {
+            descend(1);
+        }
+        Death::DriverLock => nic.die_inside(),
+    }
+    panic!()
+}
+
+/// Completes the requests of a queue. Somebody cleared the list's head.
+#[inline(never)]
+fn flush_queue(queue: u32, head: *mut u32) {
+    complete(black_box(head), black_box(queue));
+}
+
+#[inline(never)]
+fn complete(request: *mut u32, state: u32) {
+    // SAFETY: none: this is the death. The MPU refuses stores to the code, which
+    // begins at address 0, so the store faults and changes nothing.
+    unsafe { request.wrapping_add(3).write_volatile(black_box(state)) };
+}
+
+#[inline(never)]
+fn drop_reference(references: u32) {
+    assert!(references != 0);
+}
+
+/// Calls itself until the stack meets its guard.
+#[inline(never)]
+fn descend(depth: u32) -> u32 {
+    let frame = black_box([depth; 16]);
+    if black_box(depth) == u32::MAX {
+        return depth;
+    }
+    // The frame is used after the call, so that this cannot become a loop.
+    descend(depth + 1).wrapping_add(black_box(frame)[15])
+}
+
+/// A fault where there is no memory, for a test of a fault inside the dump.
+pub(crate) fn die_in_the_dump() {
+    store_nowhere(0);
+}
+
+/// Stores where the board has nothing: a bus fault.
+#[inline(never)]
+pub(crate) fn store_nowhere(value: u32) {
+    let nothing = ptr::without_provenance_mut::<u32>(0x3000_0000);
+    // SAFETY: none: the bus refuses the address.
+    unsafe { nothing.write_volatile(black_box(value)) };
+}

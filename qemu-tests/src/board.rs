@@ -1,0 +1,184 @@
+//! The machines that a guest boots on, and what each of them takes.
+
+use crate::qemu::Machine;
+
+/// A machine of QEMU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Board {
+    /// What users call it.
+    pub name: &'static str,
+    /// QEMU's program for it, found through PATH.
+    pub program: &'static str,
+    /// The program that boots on it.
+    pub guest: Guest,
+    /// NICs that fit; the first is the usual one.
+    pub nics: &'static [&'static str],
+    /// RAM in the image in MiB, where the board leaves no choice.
+    pub memory_mib: Option<u64>,
+    /// Whether it takes packets of more than 1500 bytes.
+    pub jumbo: bool,
+    /// QEMU's arguments for it.
+    pub(crate) arguments: &'static [&'static str],
+}
+
+/// A program that dies and dumps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Guest {
+    /// `qemu-tests/guest`, built with the host's toolchain for an x86-64 PC.
+    Kernel,
+    /// `qemu-tests/firmware`, for a Cortex-M3.
+    Firmware,
+}
+
+impl Guest {
+    /// The target that the toolchain must have; `None` is the host's own.
+    pub const fn target(self) -> Option<&'static str> {
+        match self {
+            Self::Kernel => None,
+            Self::Firmware => Some("thumbv7m-none-eabi"),
+        }
+    }
+}
+
+const X86_64: &str = "qemu-system-x86_64";
+const PC_EXIT: [&str; 2] = ["-device", "isa-debug-exit,iobase=0xf4,iosize=4"];
+
+/// NICs on PCI that every PC with it takes.
+macro_rules! pci_nics {
+    ($($more:literal)?) => {
+        &[
+            "virtio-net-pci",
+            "virtio-net-pci-non-transitional",
+            "virtio-net-pci-legacy",
+            "e1000",
+            "e1000-82544gc",
+            "e1000-82545em",
+            "e1000e",
+            $($more,)?
+        ]
+    };
+}
+
+/// All of them.
+pub const BOARDS: &[Board] = &[
+    Board {
+        name: "q35",
+        program: X86_64,
+        guest: Guest::Kernel,
+        // igb: only PCI Express has a place for it.
+        nics: pci_nics!("igb"),
+        memory_mib: None,
+        jumbo: true,
+        arguments: &["-M", "q35", PC_EXIT[0], PC_EXIT[1]],
+    },
+    Board {
+        name: "pc",
+        program: X86_64,
+        guest: Guest::Kernel,
+        nics: pci_nics!(),
+        memory_mib: None,
+        jumbo: true,
+        arguments: &["-M", "pc", PC_EXIT[0], PC_EXIT[1]],
+    },
+    Board {
+        name: "microvm",
+        program: X86_64,
+        guest: Guest::Kernel,
+        nics: &["virtio-net-device", "virtio-net-device-legacy"],
+        memory_mib: None,
+        jumbo: true,
+        arguments: &["-M", "microvm", PC_EXIT[0], PC_EXIT[1]],
+    },
+    Board {
+        name: "mps2-an385",
+        program: "qemu-system-arm",
+        guest: Guest::Firmware,
+        nics: &["lan9118"],
+        memory_mib: Some(4),
+        jumbo: false,
+        arguments: &["-M", "mps2-an385", "-semihosting-config", "enable=on,target=native"],
+    },
+];
+
+/// The board of this name.
+pub fn board(name: &str) -> Option<&'static Board> {
+    BOARDS.iter().find(|board| board.name == name)
+}
+
+/// The boards' names.
+pub fn machines() -> impl Iterator<Item = &'static str> {
+    BOARDS.iter().map(|board| board.name)
+}
+
+/// Every NIC, once.
+pub fn nics() -> Vec<&'static str> {
+    let mut names = Vec::new();
+    for nic in BOARDS.iter().flat_map(|board| board.nics) {
+        if !names.contains(nic) {
+            names.push(nic);
+        }
+    }
+    names
+}
+
+impl Board {
+    /// Looks at what is to be made of it.
+    ///
+    /// # Errors
+    /// What does not fit, and what would.
+    pub fn check(&self, machine: &Machine) -> Result<(), Misfit> {
+        let Machine { nic, memory_mib, mtu, mapping, cpus, .. } = machine;
+        let name = self.name;
+        let wrong = |what: String| Err(Misfit(what));
+        if !self.nics.contains(&nic.as_str()) {
+            return wrong(format!(
+                "{name} has no place for {nic}; it takes {}",
+                self.nics.join(", ")
+            ));
+        }
+        if let Some(fixed) = self.memory_mib.filter(|fixed| fixed != memory_mib) {
+            return wrong(format!("{name} has {fixed} MiB of RAM to dump, and no other size"));
+        }
+        if *mtu > 1500 && !self.jumbo {
+            return wrong(format!("an MTU of {mtu} is too large for the NIC of {name}: 1500"));
+        }
+        if self.guest != Guest::Kernel && (mapping != "identity" || *cpus != 1) {
+            return wrong(format!("{name} has one CPU, and one mapping, identity"));
+        }
+        Ok(())
+    }
+}
+
+/// Why a machine cannot be put together.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Misfit(String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let fits = |name: &str, nic: &str, memory_mib, mtu| {
+            let machine = Machine { nic: nic.into(), memory_mib, mtu, ..Machine::default() };
+            board(name).unwrap().check(&machine).map_err(|misfit| misfit.to_string())
+        };
+        assert_eq!(fits("q35", "igb", 256, 4148), Ok(()));
+        assert_eq!(fits("mps2-an385", "lan9118", 4, 1500), Ok(()));
+        let text = |result: Result<(), String>| result.unwrap_err();
+        assert!(text(fits("q35", "virtio-net-device", 256, 1500)).contains("virtio-net-pci"));
+        assert!(text(fits("pc", "igb", 256, 1500)).starts_with("pc has no place for igb"));
+        assert!(text(fits("mps2-an385", "lan9118", 16, 1500)).contains("4 MiB"));
+        assert!(text(fits("mps2-an385", "lan9118", 4, 4148)).contains("4148"));
+        let two = Machine { nic: "lan9118".into(), memory_mib: 4, cpus: 2, ..Machine::default() };
+        assert!(board("mps2-an385").unwrap().check(&two).is_err());
+    }
+
+    #[test]
+    fn names_are_unique_and_every_board_has_a_nic() {
+        let names: std::collections::BTreeSet<_> = machines().collect();
+        assert_eq!(names.len(), BOARDS.len());
+        assert!(BOARDS.iter().all(|board| !board.nics.is_empty()));
+    }
+}
