@@ -17,6 +17,9 @@ pub struct Limits {
     /// Heralds of new sessions answered in one second; one address gets at most
     /// a quarter of them. Others go unanswered: a client tries again. Default 400.
     pub max_heralds_per_s: u32,
+    /// Whether acks are withheld from stock clients where they would make a
+    /// packet that is missing look received (see the README). Default true.
+    pub shield: bool,
     /// Silence after which a dump is given up, in microseconds. Default 600 s.
     pub idle_us: u64,
     /// Silence after which a provisional session is given up, in microseconds. Default 30 s.
@@ -37,6 +40,7 @@ impl Default for Limits {
             max_sessions: 4096,
             max_sessions_per_source: 64,
             max_heralds_per_s: 400,
+            shield: true,
             idle_us: 600 * SECOND_US,
             provisional_us: 30 * SECOND_US,
             linger_us: 30 * SECOND_US,

@@ -94,6 +94,7 @@ mod runs;
 mod salvage;
 mod seqnos;
 mod session;
+mod shield;
 mod table;
 mod verdict;
 
@@ -241,8 +242,12 @@ impl Core {
     /// Ends what is over at `now`. Calling it early does nothing.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(id) = self.table.expired(now, &self.limits) {
-            let Some((session, context)) = self.session(now, id) else { continue };
-            let mut context = context;
+            let limits = self.limits;
+            let Some((session, mut context)) = self.session(now, id) else { continue };
+            if now < session.idle_deadline(&limits) {
+                session.silent(&mut context);
+                continue;
+            }
             match session.phase {
                 Phase::Provisional => session.notice(Notice::ProvisionalExpired, &mut context),
                 Phase::Ended { .. } | Phase::Finishing { .. } => {}

@@ -24,6 +24,8 @@ pub struct Stats {
     pub duplicates: u64,
     /// Acks given to the socket, duplicates included.
     pub acks: u64,
+    /// Messages whose ack was withheld at first, to shield a stock client from itself.
+    pub withheld: u64,
     /// Datagrams shorter than a header or with a wrong length field: no ack.
     pub malformed: u64,
     /// Messages of an unknown type: no ack.

@@ -1,5 +1,6 @@
 //! One dump: messages in, actions out.
 
+mod acks;
 mod ending;
 
 use std::collections::{HashMap, VecDeque};
@@ -9,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use debugnet_core::time::Instant;
-use debugnet_core::wire::debugnet::{Ack, EKCD_KEY, FINISHED, HERALD, KDH, MessageHeader, VMCORE};
+use debugnet_core::wire::debugnet::{EKCD_KEY, FINISHED, HERALD, KDH, MessageHeader, VMCORE};
 
 use super::action::{Action, DumpFile, Fault, Notice, Reason, SessionId};
 use super::header::{DumpHeader, KeyInfo};
@@ -17,6 +18,8 @@ use super::herald::{Herald, HeraldPath, Identity};
 use super::holdings::Holdings;
 use super::limits::Limits;
 use super::record::Note;
+use super::seqnos::Place;
+use super::shield::{Carried, Shield};
 
 /// Kernel dump headers written to one info file: a client that sends ever new ones must not fill it.
 const MAX_HEADERS: u32 = 4;
@@ -50,6 +53,9 @@ pub(super) struct Session {
     pub(super) peer: SocketAddr,
     pub(super) phase: Phase,
     pub(super) holdings: Holdings,
+    shield: Shield,
+    /// Acks that are due, for a moment.
+    due: Vec<Place>,
     pub(super) started: Instant,
     path: HeraldPath,
     bound: bool,
@@ -92,6 +98,8 @@ impl Session {
             peer,
             phase: if provisional { Phase::Provisional } else { Phase::Opening },
             holdings,
+            shield: Shield::new(&herald, context.limits.shield),
+            due: Vec::new(),
             started: context.now,
             path,
             bound: false,
@@ -122,7 +130,14 @@ impl Session {
         }
     }
 
+    /// When something is to be done if nothing comes.
     pub(super) fn deadline(&self, limits: &Limits) -> Instant {
+        let idle = self.idle_deadline(limits);
+        if self.phase == Phase::Receiving { idle.min(self.shield.deadline()) } else { idle }
+    }
+
+    /// When it is over if nothing comes.
+    pub(super) fn idle_deadline(&self, limits: &Limits) -> Instant {
         match self.phase {
             Phase::Provisional => self.last_activity.after(limits.provisional_us),
             Phase::Opening | Phase::Receiving | Phase::Draining { .. } => {
@@ -211,7 +226,10 @@ impl Session {
         match self.phase {
             Phase::Opening | Phase::Provisional => {}
             Phase::Receiving => {
-                self.has_data |= kind != HERALD;
+                if kind != HERALD {
+                    self.has_data = true;
+                    self.shield.begin(self.holdings.seqnos.runs().end());
+                }
                 match kind {
                     HERALD => self.repeat_ack(header, context),
                     VMCORE => self.payload(DumpFile::Vmcore, header, payload, context),
@@ -219,6 +237,7 @@ impl Session {
                     KDH => self.dump_header(seqno, &payload, context),
                     FINISHED => {
                         self.unacked_finish = Some(seqno);
+                        self.lower_shield(context);
                         self.phase = Phase::Draining { finished: seqno };
                         self.finish_if_drained(context);
                     }
@@ -248,12 +267,13 @@ impl Session {
             (None, _) => {}
             (Some(Pending::Payload { file, range }), Ok(())) => {
                 self.holdings.payload(file, seqno, 1, &range);
-                self.reply(seqno, context);
+                let (offset, len) = (range.start, range.end - range.start);
+                self.ack_stored(seqno, &Carried::Payload { file, offset, len }, context);
                 self.finish_if_drained(context);
             }
             (Some(Pending::Header), Ok(())) => {
                 self.holdings.seqnos.record(seqno, None);
-                self.reply(seqno, context);
+                self.ack_stored(seqno, &Carried::Single, context);
                 self.finish_if_drained(context);
             }
             (Some(pending), Err(fault)) => {
@@ -302,7 +322,7 @@ impl Session {
             return;
         }
         if self.holdings.seqnos.contains(seqno) && self.holdings.covered(file).contains(&range) {
-            return self.duplicate(seqno, context);
+            return self.copy(seqno, file, range, context);
         }
         if file == DumpFile::Vmcore {
             self.holdings.look_for_header(offset, &payload);
@@ -334,7 +354,7 @@ impl Session {
                 return self.duplicate(seqno, context);
             }
             self.holdings.seqnos.record(seqno, None);
-            return self.reply(seqno, context);
+            return self.ack_stored(seqno, &Carried::Single, context);
         }
         if header.is_some() {
             self.holdings.header.clone_from(&header);
@@ -350,45 +370,5 @@ impl Session {
             self.refusal_told = true;
             self.notice(Notice::OffsetRefused { offset, len }, context);
         }
-    }
-
-    fn ack_owed_herald(&mut self, context: &mut Context<'_>) {
-        if let Some(seqno) = self.owed_herald.take() {
-            self.ack_herald(seqno, context);
-        }
-    }
-
-    fn ack_herald(&mut self, seqno: u32, context: &mut Context<'_>) {
-        if !self.has_data {
-            self.holdings.herald(seqno);
-        }
-        self.reply(seqno, context);
-    }
-
-    /// Acks what has been acked before, and nothing else.
-    fn repeat_ack(&mut self, header: &MessageHeader, context: &mut Context<'_>) {
-        let (seqno, start) = (header.seqno.get(), header.offset.get());
-        let range = start..start.saturating_add(u64::from(header.len.get()));
-        let is_stored = match header.kind.get() {
-            VMCORE => self.holdings.vmcore.contains(&range),
-            EKCD_KEY => self.holdings.key.contains(&range),
-            _ => true,
-        };
-        if is_stored && self.holdings.seqnos.contains(seqno) && self.unacked_finish != Some(seqno) {
-            self.duplicate(seqno, context);
-        } else {
-            self.holdings.stats.refused += 1;
-        }
-    }
-
-    fn duplicate(&mut self, seqno: u32, context: &mut Context<'_>) {
-        self.holdings.stats.duplicates += 1;
-        self.reply(seqno, context);
-    }
-
-    fn reply(&mut self, seqno: u32, context: &mut Context<'_>) {
-        self.holdings.stats.acks += 1;
-        let (session, peer, ack) = (self.id, self.peer, Ack::new(seqno));
-        context.out.push_back(Action::Reply { session, peer, ack });
     }
 }

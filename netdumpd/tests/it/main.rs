@@ -6,5 +6,7 @@ mod garbage;
 mod recovery;
 mod replay;
 mod sessions;
+mod shield;
 mod stock_client;
+mod stock_model;
 mod support;
