@@ -8,9 +8,9 @@ use nic_hal::{Bar, Mmio, PciFunction, Registers};
 use crate::ids::{Family, Part, identify};
 use crate::registers::{self, Ring, WINDOW_LEN, Window};
 
-/// Configuration reads that `stop` waits with after a reset, when no register
-/// may be touched: at least a microsecond each on a real bus.
-const PAUSE_READS: u32 = 5_000;
+/// Configuration reads that a wait without a clock after a reset takes, when no
+/// register may be touched: a microsecond or longer each.
+pub(crate) const SETTLE_READS: u32 = 5_000;
 
 /// An Intel gigabit controller on PCI. `A` reaches its configuration space, `R` its registers.
 #[derive(Debug)]
@@ -109,9 +109,9 @@ impl<A: ConfigRegionAccess, R: Registers> PciDevice<A, R> {
         self.function.cut_off()
     }
 
-    /// Waits some milliseconds without a clock and without touching a register.
-    pub(crate) fn pause(&self) {
-        for _ in 0..PAUSE_READS {
+    /// Waits for so many microseconds or longer, without a clock and without touching a register.
+    pub(crate) fn pause(&self, reads: u32) {
+        for _ in 0..reads {
             // Read for the time it takes.
             let _ = self.function.id();
             core::hint::spin_loop();

@@ -11,7 +11,7 @@ use nic_hal::{DmaMap, DmaRegion, Mmio, Registers};
 
 use crate::bringup::{Addresses, Bringup, Phase, Step};
 use crate::configure;
-use crate::device::PciDevice;
+use crate::device::{PciDevice, SETTLE_READS};
 use crate::ids::Part;
 use crate::quiesce;
 use crate::registers::{STATUS, status};
@@ -32,9 +32,10 @@ const TX_IDLE_POLLS: u32 = 1024;
 const TX_CHECKS_MAX: u32 = 1024;
 /// Fruitless looks at the receive ring, where silence is the normal state.
 const RX_IDLE_POLLS: u32 = 4096;
-/// Phases of a recovery done in one call, and pauses between two of them.
-const RECOVERY_STEPS: u32 = 64;
-const RECOVERY_PAUSES: u32 = 32;
+/// Phases of a recovery done in one call, and reads of configuration space after
+/// each: its clock, as there is no other. A read takes a microsecond or longer.
+const RECOVERY_STEPS: u32 = 32;
+const RECOVERY_READS: u32 = 4;
 
 /// An Intel gigabit Ethernet controller.
 ///
@@ -56,6 +57,8 @@ pub struct E1000<A, M, R = Mmio> {
     insert: bool,
     state: State,
     resets_left: u8,
+    /// Least time since a recovery began.
+    recovery_us: u64,
     /// Looks at the rings since the last one that found something.
     tx_idle: u32,
     rx_idle: u32,
@@ -103,6 +106,7 @@ impl<A: ConfigRegionAccess, M: DmaMap, R: Registers> E1000<A, M, R> {
             insert: false,
             state: State::Idle,
             resets_left: 0,
+            recovery_us: 0,
             tx_idle: 0,
             rx_idle: 0,
             tx_checks: 0,
@@ -186,6 +190,7 @@ impl<A: ConfigRegionAccess, M: DmaMap, R: Registers> E1000<A, M, R> {
             Some(left) if error != NicError::Gone => {
                 self.resets_left = left;
                 self.counters.resets = self.counters.resets.saturating_add(1);
+                self.recovery_us = 0;
                 self.state = State::Recovering(Phase::FIRST);
                 Ok(())
             }
@@ -196,12 +201,11 @@ impl<A: ConfigRegionAccess, M: DmaMap, R: Registers> E1000<A, M, R> {
         }
     }
 
-    /// Brings a recovery on by a bounded number of phases. There is no clock
-    /// here: its waits are bounded by looks.
+    /// Brings a recovery on by a bounded number of phases.
     fn recover(&mut self) -> Result<(), NicError> {
         for _ in 0..RECOVERY_STEPS {
             let State::Recovering(phase) = self.state else { break };
-            match self.step(phase, Instant::ZERO) {
+            match self.step(phase, Instant::from_micros(self.recovery_us)) {
                 Ok(Step::Next { phase, .. }) => self.state = State::Recovering(phase),
                 Ok(Step::Running) => self.go_live(),
                 Err(error) => {
@@ -209,9 +213,8 @@ impl<A: ConfigRegionAccess, M: DmaMap, R: Registers> E1000<A, M, R> {
                     return Err(error);
                 }
             }
-            for _ in 0..RECOVERY_PAUSES {
-                core::hint::spin_loop();
-            }
+            self.device.pause(RECOVERY_READS);
+            self.recovery_us = self.recovery_us.saturating_add(u64::from(RECOVERY_READS));
         }
         Ok(())
     }
@@ -394,6 +397,10 @@ impl<A: ConfigRegionAccess, M: DmaMap, R: Registers> Nic for E1000<A, M, R> {
     /// device confirms; if it does not, it is cut off from memory all the
     /// same, and its memory counts as lost.
     fn stop(&mut self) -> Result<(), NicError> {
+        if let State::Starting(Phase::Settle(_)) | State::Recovering(Phase::Settle(_)) = self.state
+        {
+            self.device.pause(SETTLE_READS);
+        }
         let quiet = quiesce::stop(&mut self.device);
         let cut = self.device.cut_off();
         let outcome = match quiet {

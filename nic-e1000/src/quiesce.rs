@@ -5,7 +5,7 @@ use debugnet_core::nic::NicError;
 use nic_hal::Registers;
 use nic_hal::pci_types::ConfigRegionAccess;
 
-use crate::device::PciDevice;
+use crate::device::{PciDevice, SETTLE_READS};
 use crate::ids::{Family, Mac};
 use crate::registers as reg;
 use crate::registers::{ctrl, tctl};
@@ -120,7 +120,7 @@ pub(crate) fn stop<A: ConfigRegionAccess, R: Registers>(
     }
     drop_rings(device)?;
     reset(device)?;
-    device.pause();
+    device.pause(SETTLE_READS);
     if !look_until_clear(device, reg::CTRL, ctrl::RST)? {
         return Err(NicError::Timeout("e1000 reset"));
     }

@@ -7,7 +7,7 @@ use qemu_tests::board::Guest;
 use crate::cargo::{cargo, metadata};
 use crate::probe::BARE;
 use crate::tally::Tally;
-use crate::{cargo, ledger, panic_free, size, test, tools};
+use crate::{cargo, fuzz, ledger, panic_free, size, test, tools};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -36,6 +36,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     println!("==> panic-free");
     tally.add(panic_free::all()?);
     tally.check("size", size::run);
+    println!("==> fuzz, a few seconds each");
+    tally.add(fuzz::smoke()?);
     tally.close()
 }
 

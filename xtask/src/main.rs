@@ -3,6 +3,7 @@
 mod bench;
 mod cargo;
 mod ci;
+mod fuzz;
 mod ledger;
 mod panic_free;
 mod plot;
@@ -35,6 +36,8 @@ enum Command {
     Test(test::Args),
     /// Everything that a change must pass.
     Ci(ci::Args),
+    /// Look for inputs that break a promise, with a fuzzer.
+    Fuzz(fuzz::Args),
     /// Prove by linking that the crash path cannot panic.
     PanicFree,
     /// The performance table: simulated links, QEMU, and what a packet costs.
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::QemuDump(args) => return qemu_dump::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Ci(args) => ci::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::PanicFree => panic_free::run(),
         Command::Size => size::run(),
         Command::Ledger(args) => ledger::run(&args),

@@ -116,17 +116,68 @@ pub(crate) fn target(target: &str) -> Result<()> {
         return Ok(());
     }
     eprintln!("the target {target} is missing; adding it: rustup target add {target}");
+    rustup(&["target", "add", target])?;
+    if has_target(target)? { Ok(()) } else { Err(anyhow!("rustup brought no {target}")) }
+}
+
+/// Cargo of the nightly toolchain, in the workspace.
+pub(crate) fn nightly_cargo() -> Command {
+    let mut command = Command::new("rustup");
+    command.args(["run", "nightly", "cargo"]).current_dir(cargo::root());
+    // Those of the toolchain that runs us are not meant for another one.
+    for name in ["CARGO", "CARGO_MANIFEST_DIR", "RUSTC", "RUSTDOC", "RUSTUP_TOOLCHAIN"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// The nightly toolchain, installed first if it is missing and that is possible.
+/// The error says why not.
+pub(crate) fn nightly() -> Result<()> {
+    let installed = || {
+        let output = Command::new("rustup").args(["run", "nightly", "rustc", "-V"]).output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    if installed() {
+        return Ok(());
+    }
+    let install = ["toolchain", "install", "nightly", "--profile", "minimal", "--no-self-update"];
+    eprintln!("the nightly toolchain is missing; installing it: rustup {}", install.join(" "));
+    rustup(&install)?;
+    if installed() { Ok(()) } else { Err(anyhow!("rustup brought no nightly toolchain")) }
+}
+
+/// cargo-fuzz and the nightly toolchain that it needs, installed first if they
+/// are missing and that is possible. The error says why not.
+pub(crate) fn cargo_fuzz() -> Result<()> {
+    nightly()?;
+    let installed = || {
+        let output = nightly_cargo().args(["fuzz", "--version"]).output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    if installed() {
+        return Ok(());
+    }
+    eprintln!("cargo-fuzz is missing; installing it: cargo install cargo-fuzz --locked");
+    let mut command = cargo::cargo();
+    command.args(["install", "cargo-fuzz", "--locked"]).stdout(std::io::stderr());
+    cargo::run(&mut command)?;
+    if installed() { Ok(()) } else { Err(anyhow!("cargo install brought no cargo-fuzz")) }
+}
+
+/// Runs rustup quietly; the error has its own words.
+fn rustup(arguments: &[&str]) -> Result<()> {
     let output = Command::new("rustup")
-        .args(["target", "add", target])
+        .args(arguments)
         .stdin(Stdio::null())
         .output()
         .context("running rustup")?;
-    if output.status.success() && has_target(target)? {
+    if output.status.success() {
         return Ok(());
     }
     let message = String::from_utf8_lossy(&output.stderr);
     let reason = message.lines().find(|line| line.starts_with("error")).unwrap_or("it refused");
-    Err(anyhow!("`rustup target add {target}`: {reason}"))
+    Err(anyhow!("`rustup {}`: {reason}", arguments.join(" ")))
 }
 
 fn has_target(target: &str) -> Result<bool> {

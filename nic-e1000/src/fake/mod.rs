@@ -8,6 +8,7 @@
 //! driver must not do is noted in [`FakeIntel::violations`].
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+pub mod fuzz;
 mod registers;
 mod rings;
 
@@ -37,6 +38,8 @@ const DEAD_MEMORY: u64 = 0x2000_0000;
 const DEAD_LEN: usize = 0x1_0000;
 /// Bytes before and behind the driver's memory that it must not touch.
 const MARGIN: usize = 4096;
+/// Least time that a read of configuration space takes.
+const CONFIG_READ_US: u64 = 1;
 /// The address in the NVM, and the one the dead kernel used.
 const NVM_MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
 
@@ -112,7 +115,32 @@ pub struct FakeIntel {
     dead: &'static HostMemory,
 }
 
-/// The device's clock: it moves only when somebody waits, 50 us at a time.
+/// Violations and log entries kept; a device gone mad finds no end of them.
+const KEPT_MAX: usize = 100_000;
+
+/// The memory around a device. Never freed: who makes many devices one after
+/// the other keeps one.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings {
+    driver: &'static HostMemory,
+    payload: &'static HostMemory,
+    dead: &'static HostMemory,
+}
+
+impl Surroundings {
+    /// Memory for a driver, for payload, and a dead kernel's.
+    pub fn leak() -> Self {
+        let driver_len = MEMORY_NEEDED + 2 * MARGIN;
+        Self {
+            driver: HostMemory::leak(driver_len, DeviceAddr(DRIVER_MEMORY)),
+            payload: HostMemory::leak(PAYLOAD_LEN, DeviceAddr(PAYLOAD_MEMORY)),
+            dead: HostMemory::leak(DEAD_LEN, DeviceAddr(DEAD_MEMORY)),
+        }
+    }
+}
+
+/// The device's clock: it moves only when somebody waits, 50 us at a time, or
+/// reads configuration space, 1 us a word.
 #[derive(Clone, Debug)]
 pub struct FakeClock(Rc<RefCell<Device>>);
 
@@ -126,12 +154,29 @@ impl Clock for FakeClock {
     }
 }
 
+impl Device {
+    fn violation(&mut self, what: impl Into<String>) {
+        if self.violations.len() < KEPT_MAX {
+            self.violations.push(what.into());
+        }
+    }
+}
+
 impl FakeIntel {
     /// A part with this PCI device id, in use.
     ///
     /// # Panics
     /// If the driver does not know the part.
     pub fn new(device_id: u16, quirks: Quirks) -> Self {
+        Self::within(device_id, quirks, Surroundings::leak())
+    }
+
+    /// The same, in memory that no other device or driver uses any more. What
+    /// a driver left there is zeroed.
+    ///
+    /// # Panics
+    /// If the driver does not know the part.
+    pub fn within(device_id: u16, quirks: Quirks, memory: Surroundings) -> Self {
         let family = identify(VENDOR, device_id).expect("a part that is driven").family();
         let config = HostConfig::new([
             (0x00, u32::from(device_id) << 16 | u32::from(VENDOR)),
@@ -142,9 +187,9 @@ impl FakeIntel {
             // MSI, enabled by the dead kernel.
             (0x50, 0x0081_0005),
         ]);
-        let driver_memory = HostMemory::leak(MEMORY_NEEDED + 2 * MARGIN, DeviceAddr(DRIVER_MEMORY));
-        let payload = HostMemory::leak(PAYLOAD_LEN, DeviceAddr(PAYLOAD_MEMORY));
-        let dead = HostMemory::leak(DEAD_LEN, DeviceAddr(DEAD_MEMORY));
+        let Surroundings { driver: driver_memory, payload, dead } = memory;
+        driver_memory.zero();
+        payload.zero();
         let mut device = Device {
             family,
             quirks,
@@ -166,13 +211,17 @@ impl FakeIntel {
             violations: Vec::new(),
         };
         device.leave_in_use(DEAD_MEMORY);
-        for at in 0..DEAD_LEN as u64 / 16 {
-            // Transmit descriptors that lead to the dead kernel's memory.
-            let mut words = (DEAD_MEMORY + 0x8000).to_le_bytes().to_vec();
-            words.extend(0x0b00_0040_u64.to_le_bytes());
-            dead.device_write(DEAD_MEMORY + at * 16, &words).expect("inside");
-        }
-        Self { device: Rc::new(RefCell::new(device)), config, driver_memory, payload, dead }
+        // Transmit descriptors that lead to the dead kernel's memory.
+        let stale = [(DEAD_MEMORY + 0x8000).to_le_bytes(), 0x0b00_0040_u64.to_le_bytes()].concat();
+        dead.device_write(DEAD_MEMORY, &stale.repeat(DEAD_LEN / 16)).expect("inside");
+        let device = Rc::new(RefCell::new(device));
+        let clock = Rc::downgrade(&device);
+        config.on_read(move || {
+            if let Some(device) = clock.upgrade() {
+                device.borrow_mut().now_us += CONFIG_READ_US;
+            }
+        });
+        Self { device, config, driver_memory, payload, dead }
     }
 
     /// The driver.

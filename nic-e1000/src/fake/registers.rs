@@ -5,15 +5,16 @@ use std::rc::Rc;
 
 use nic_hal::{BadAccess, Registers};
 
-use super::{Device, NVM_MAC};
+use super::{Device, KEPT_MAX, NVM_MAC};
 use crate::ids::Family;
 use crate::registers as reg;
 use crate::registers::{ctrl, mdic, rctl, status, tctl};
 
 /// The link of an igb comes up so long after autonegotiation was restarted.
 const NEGOTIATION_US: u64 = 500_000;
-/// After a reset no register may be touched for so long.
-const QUIET_US: u64 = 1_000;
+/// After a reset no register may be touched for so long, on PCI and on PCI Express.
+const QUIET_PCI_US: u64 = 5_000;
+const QUIET_PCIE_US: u64 = 1_000;
 
 /// A window over the device's registers.
 #[derive(Debug)]
@@ -143,11 +144,15 @@ impl Device {
 
     fn reset(&mut self) {
         self.resets += 1;
-        self.quiet_until_us = self.now_us + QUIET_US;
+        let quiet_us = match self.family {
+            Family::E1000 => QUIET_PCI_US,
+            _ => QUIET_PCIE_US,
+        };
+        self.quiet_until_us = self.now_us + quiet_us;
         let (rx, tx) = self.rings();
         for ring in [rx, tx] {
             if [8, 0x10, 0x18].iter().any(|offset| self.word(ring + offset) != 0) {
-                self.violations.push("reset with a ring in the device".into());
+                self.violation("reset with a ring in the device");
             }
         }
         if self.family != Family::E1000 && !self.quirks.reset_keeps_registers {
@@ -164,9 +169,8 @@ impl Device {
     }
 
     fn check_quiet(&mut self) {
-        // Without a clock (`stop`) time stands still: nothing to measure by.
-        if self.now_us < self.quiet_until_us && self.now_us != self.quiet_until_us - QUIET_US {
-            self.violations.push("register touched during a reset".into());
+        if self.now_us < self.quiet_until_us {
+            self.violation("register touched during a reset");
         }
     }
 
@@ -200,7 +204,9 @@ impl Device {
     }
 
     fn write(&mut self, at: usize, value: u32) {
-        self.log.push((at, value));
+        if self.log.len() < KEPT_MAX {
+            self.log.push((at, value));
+        }
         self.check_quiet();
         if self.quirks.gone {
             return;

@@ -9,6 +9,8 @@ use crate::registers::{rctl, tctl};
 
 /// QEMU's `e1000` receives nothing for so long after a write to RCTL.
 const RX_BLIND_US: u64 = 1_000_000;
+/// Bytes that a frame has room for inside the device.
+const FRAME_MAX: usize = 0x1_0000;
 const DEXT: u32 = 1 << 29;
 
 /// Ones' complement sum of big-endian words, uncomplemented.
@@ -34,7 +36,7 @@ impl Device {
         let mut bytes = vec![0; len];
         let read = self.memory_at(address).map(|memory| memory.device_read(address, &mut bytes));
         if !matches!(read, Some(Ok(()))) {
-            self.violations.push(format!("fetched {len} bytes at {address:#x}"));
+            self.violation(format!("fetched {len} bytes at {address:#x}"));
         }
         bytes
     }
@@ -42,13 +44,13 @@ impl Device {
     fn store(&mut self, address: u64, bytes: &[u8]) {
         let written = self.memory_at(address).map(|memory| memory.device_write(address, bytes));
         if !matches!(written, Some(Ok(()))) {
-            self.violations.push(format!("stored {} bytes at {address:#x}", bytes.len()));
+            self.violation(format!("stored {} bytes at {address:#x}", bytes.len()));
         }
     }
 
     fn descriptor(&mut self, ring: usize, index: u32) -> (u64, [u32; 4]) {
         let base = u64::from(self.word(ring + 4)) << 32 | u64::from(self.word(ring));
-        let at = base + u64::from(index) * 16;
+        let at = base.wrapping_add(u64::from(index) * 16);
         let bytes = self.fetch(at, 16);
         let word = |index: usize| {
             u32::from_le_bytes(bytes[index * 4..index * 4 + 4].try_into().expect("four bytes"))
@@ -93,7 +95,7 @@ impl Device {
         let kind = command >> 20 & 15;
         let igb = self.family == Family::Igb;
         if igb && !extended {
-            self.violations.push("legacy descriptor on an igb".into());
+            self.violation("legacy descriptor on an igb");
         }
         if extended && kind == if igb { 2 } else { 0 } {
             let (start, field) = if igb {
@@ -109,14 +111,19 @@ impl Device {
         if self.partial.is_empty() {
             self.partial_insert = extended && options & 0x200 != 0;
             if igb && options >> 14 == 0 {
-                self.violations.push("advanced descriptor without a frame length".into());
+                self.violation("advanced descriptor without a frame length");
             }
         }
         if len == 0 && self.family != Family::E1000 {
             self.partial_lost = true;
         }
-        let bytes = self.fetch(u64::from(high) << 32 | u64::from(low), len);
-        self.partial.extend(bytes);
+        if self.partial.len() + len > FRAME_MAX {
+            self.violation("frame without end");
+            self.partial_lost = true;
+        } else {
+            let bytes = self.fetch(u64::from(high) << 32 | u64::from(low), len);
+            self.partial.extend(bytes);
+        }
         if command & 1 << 24 != 0 {
             self.end_frame();
         }
@@ -132,9 +139,13 @@ impl Device {
         }
         if self.partial_insert {
             let Some((start, field)) = self.context else {
-                self.violations.push("checksum to insert without a context".into());
+                self.violation("checksum to insert without a context");
                 return;
             };
+            if start < 8 || field + 2 > frame.len() || start > field {
+                self.violation("checksum to insert outside the frame");
+                return;
+            }
             if self.family != Family::E1000 {
                 // The newer models do not need the seed: they compute it.
                 let udp_len = (frame.len() - start) as u16;
@@ -155,7 +166,7 @@ impl Device {
         }
         let write_back = self.word(tx + 0x38);
         if self.family == Family::Igb && write_back & 1 != 0 {
-            self.violations.push("head written back".into());
+            self.violation("head written back");
             self.store(u64::from(write_back & !3), &index.to_le_bytes());
             return;
         }

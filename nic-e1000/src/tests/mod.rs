@@ -11,7 +11,7 @@ use debugnet_core::nic::{
 };
 use debugnet_core::time::{Clock, Instant};
 
-use crate::fake::{FakeClock, FakeDriver, FakeIntel, Quirks};
+use crate::fake::{FakeDriver, FakeIntel, Quirks};
 use crate::registers as reg;
 
 const E1000: u16 = 0x100e;

@@ -1,6 +1,7 @@
 //! The configuration space of a fake PCI function.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::rc::Rc;
 
 use pci_types::{ConfigRegionAccess, PciAddress};
@@ -14,13 +15,19 @@ use crate::pci::PciFunction;
 #[derive(Clone, Debug)]
 pub struct HostConfig(Rc<RefCell<Space>>);
 
-#[derive(Debug)]
 struct Space {
     words: [u32; 64],
     absent: bool,
     /// Words that a driver's writes do not change.
     frozen: Vec<u16>,
     writes: Vec<(u16, u32)>,
+    on_read: Option<Rc<dyn Fn()>>,
+}
+
+impl fmt::Debug for Space {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Space").field("words", &self.words).finish_non_exhaustive()
+    }
 }
 
 impl HostConfig {
@@ -34,6 +41,7 @@ impl HostConfig {
             absent: false,
             frozen: Vec::new(),
             writes: Vec::new(),
+            on_read: None,
         })));
         for (offset, word) in words {
             config.set(offset, word);
@@ -67,6 +75,11 @@ impl HostConfig {
         self.0.borrow_mut().absent = absent;
     }
 
+    /// Calls `hook` whenever a driver reads: a read takes its time on a real bus.
+    pub fn on_read(&self, hook: impl Fn() + 'static) {
+        self.0.borrow_mut().on_read = Some(Rc::new(hook));
+    }
+
     /// Whether the function may use the bus.
     pub fn is_bus_master(&self) -> bool {
         self.get(4) & 4 != 0
@@ -91,6 +104,10 @@ impl HostConfig {
 impl ConfigRegionAccess for HostConfig {
     unsafe fn read(&self, _: PciAddress, offset: u16) -> u32 {
         assert!(offset < 256 && offset.is_multiple_of(4), "no such word: {offset:#x}");
+        let hook = self.0.borrow().on_read.clone();
+        if let Some(hook) = hook {
+            hook();
+        }
         let space = self.0.borrow();
         if space.absent { u32::MAX } else { space.words[usize::from(offset) / 4] }
     }

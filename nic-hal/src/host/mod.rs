@@ -2,7 +2,9 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
 mod config;
+mod corpus;
 mod memory;
 
 pub use config::HostConfig;
+pub use corpus::corpus;
 pub use memory::HostMemory;

@@ -8,6 +8,7 @@
 //! says when it sends, completes and delivers, and with which lies.
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+pub mod fuzz;
 mod legacy;
 mod mmio;
 mod registers;
@@ -101,6 +102,8 @@ pub struct Quirks {
     pub keeps_queues: bool,
     /// Magic, version and device id, on MMIO.
     pub identity: Option<[u32; 3]>,
+    /// Registers read as noise from this seed on; 0: they do not.
+    pub noise: u64,
 }
 
 impl Default for Quirks {
@@ -119,6 +122,7 @@ impl Default for Quirks {
             restless: false,
             keeps_queues: false,
             identity: None,
+            noise: 0,
         }
     }
 }
@@ -153,12 +157,37 @@ struct Device {
     /// Where MSI-X is switched.
     config: HostConfig,
     doorbells: Vec<(u16, u32)>,
+    accesses: u64,
     violations: Vec<String>,
 }
 
+/// Violations kept; a device gone mad finds no end of them.
+const VIOLATIONS_MAX: usize = 100;
+
 impl Device {
     fn violation(&mut self, what: impl Into<String>) {
-        self.violations.push(what.into());
+        if self.violations.len() < VIOLATIONS_MAX {
+            self.violations.push(what.into());
+        }
+    }
+}
+
+/// The memory around a device. Never freed: who makes many devices one after
+/// the other keeps one.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings {
+    driver: &'static HostMemory,
+    payload: &'static HostMemory,
+}
+
+impl Surroundings {
+    /// Memory for a driver of these sizes, and for payload.
+    pub fn leak(sizes: Sizes) -> Self {
+        let driver_len = sizes.memory_needed() + 2 * MARGIN;
+        Self {
+            driver: HostMemory::leak(driver_len, DeviceAddr(DRIVER_MEMORY)),
+            payload: HostMemory::leak(PAYLOAD_LEN, DeviceAddr(PAYLOAD_MEMORY)),
+        }
     }
 }
 
@@ -180,6 +209,13 @@ impl FakeVirtio {
 
     /// The same, with memory for a driver of these sizes.
     pub fn with_sizes(quirks: Quirks, sizes: Sizes) -> Self {
+        Self::within(quirks, Surroundings::leak(sizes))
+    }
+
+    /// The same, in memory that no other device or driver uses any more. It is zeroed.
+    pub fn within(quirks: Quirks, memory: Surroundings) -> Self {
+        memory.driver.zero();
+        memory.payload.zero();
         let config = HostConfig::new(match quirks.bus {
             Bus::PciLegacy => legacy::config_space(),
             _ => config_space(),
@@ -197,14 +233,14 @@ impl FakeVirtio {
             queue_select: 2,
             queues: [Queue::of_the_dead(), Queue::of_the_dead(), Queue::of_the_dead()],
             doorbells: Vec::new(),
+            accesses: 0,
             violations: Vec::new(),
         };
-        let driver_len = sizes.memory_needed() + 2 * MARGIN;
         Self {
             device: Rc::new(RefCell::new(device)),
             config,
-            driver_memory: HostMemory::leak(driver_len, DeviceAddr(DRIVER_MEMORY)),
-            payload: HostMemory::leak(PAYLOAD_LEN, DeviceAddr(PAYLOAD_MEMORY)),
+            driver_memory: memory.driver,
+            payload: memory.payload,
         }
     }
 
@@ -226,8 +262,7 @@ impl FakeVirtio {
                 |_, _| None,
             ),
             Bus::PciLegacy => PciLegacy::probe(self.config.function(), |port, count| {
-                assert_eq!(port, legacy::PORT, "the ports of BAR 0");
-                Some(window(Region::Ports, 0, count.into()))
+                (port == legacy::PORT).then(|| window(Region::Ports, 0, count.into()))
             })
             .map(AnyTransport::PciLegacy),
             Bus::MmioV1 | Bus::MmioV2 => {
@@ -249,11 +284,25 @@ impl FakeVirtio {
     /// # Panics
     /// If the device cannot be probed or its memory is too short.
     pub fn driver_with<M: DmaMap>(&self, map: M, sizes: Sizes) -> FakeDriver<M> {
+        self.try_driver_with(map, sizes).expect("a sound device and enough memory")
+    }
+
+    /// The same for a device that may not be one.
+    ///
+    /// # Errors
+    /// What probe and constructor find wrong.
+    ///
+    /// # Panics
+    /// If the surroundings are for smaller sizes.
+    pub fn try_driver_with<M: DmaMap>(
+        &self,
+        map: M,
+        sizes: Sizes,
+    ) -> Result<FakeDriver<M>, NicError> {
         let mut memory = self.driver_memory.region();
         let _margin = memory.take(MARGIN, 1).expect("a margin");
         let memory = memory.take(sizes.memory_needed(), 1).expect("as much as was asked for");
-        let transport = self.transport().expect("a sound device");
-        VirtioNet::with_sizes(transport, memory, map, sizes).expect("enough memory")
+        VirtioNet::with_sizes(self.transport()?, memory, map, sizes)
     }
 
     /// The fake PCI function.
@@ -274,6 +323,22 @@ impl FakeVirtio {
     /// The status register.
     pub fn status(&self) -> u8 {
         self.device.borrow().status
+    }
+
+    /// Register accesses so far.
+    pub fn accesses(&self) -> u64 {
+        self.device.borrow().accesses
+    }
+
+    /// Overwrites eight bytes of the driver's memory, as a device gone mad may;
+    /// `offset` is taken modulo its length.
+    ///
+    /// # Panics
+    /// Never: the offset is inside.
+    pub fn scribble(&self, offset: u32, word: u64) {
+        let room = (self.driver_memory.len() - 2 * MARGIN - 8) as u64;
+        let at = DRIVER_MEMORY + MARGIN as u64 + u64::from(offset) % room;
+        self.driver_memory.device_write(at, &word.to_le_bytes()).expect("inside");
     }
 
     /// Features the driver accepted.

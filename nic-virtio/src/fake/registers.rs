@@ -44,14 +44,19 @@ impl FakeWindow {
         if end > self.len || !offset.is_multiple_of(width) {
             return Err(bad);
         }
-        u32::try_from(self.base + offset).map_err(|_| bad)
+        let address = self.base.checked_add(offset).ok_or(bad)?;
+        u32::try_from(address).map_err(|_| bad)
     }
 
     fn read(&self, offset: usize, width: usize) -> Result<u32, BadAccess> {
         let address = self.address(offset, width)?;
         let mut device = self.device.borrow_mut();
+        device.accesses += 1;
         if device.quirks.gone {
             return Ok(u32::MAX);
+        }
+        if device.quirks.noise != 0 {
+            return Ok(device.next_noise());
         }
         Ok(match self.region {
             Region::Ports => device.read_port(address, width),
@@ -61,13 +66,14 @@ impl FakeWindow {
                 0
             }
             Region::Modern if address >= NET_AT => device.read_net(address - NET_AT, width),
-            Region::Modern => device.read_common(address - COMMON_AT, width),
+            Region::Modern => device.read_common(address.wrapping_sub(COMMON_AT), width),
         })
     }
 
     fn write(&self, offset: usize, width: usize, value: u32) -> Result<(), BadAccess> {
         let address = self.address(offset, width)?;
         let mut device = self.device.borrow_mut();
+        device.accesses += 1;
         if device.quirks.gone {
             return Ok(());
         }
@@ -78,7 +84,9 @@ impl FakeWindow {
                 device.write_doorbell(address - NOTIFY_AT, width, value);
             }
             Region::Modern if address >= NET_AT => device.violation("wrote to the configuration"),
-            Region::Modern => device.write_common(address - COMMON_AT, width, value),
+            Region::Modern => {
+                device.write_common(address.wrapping_sub(COMMON_AT), width, value);
+            }
         }
         Ok(())
     }
@@ -125,6 +133,14 @@ impl Device {
         if width != own {
             self.violation(format!("access of {width} bytes to common register {at:#x}"));
         }
+    }
+
+    fn next_noise(&mut self) -> u32 {
+        let noise = &mut self.quirks.noise;
+        *noise ^= *noise << 13;
+        *noise ^= *noise >> 7;
+        *noise ^= *noise << 17;
+        *noise as u32
     }
 
     fn read_common(&mut self, at: u32, width: usize) -> u32 {

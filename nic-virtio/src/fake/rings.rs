@@ -9,6 +9,9 @@ pub const RX: u16 = 0;
 /// Transmit queue.
 pub const TX: u16 = 1;
 
+/// Bytes read of one buffer; a longer one has been written over by the device.
+const BUFFER_MAX: usize = 0x1_0000;
+
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 
@@ -174,7 +177,8 @@ impl FakeVirtio {
         let mut bytes = Vec::new();
         for (address, len) in &chain.buffers {
             let at = bytes.len();
-            bytes.resize(at + *len as usize, 0);
+            let len = (*len as usize).min(BUFFER_MAX);
+            bytes.resize(at + len, 0);
             self.read(*address, &mut bytes[at..]);
         }
         let mut virtio_header = [0; header::MAX];
@@ -202,8 +206,11 @@ impl FakeVirtio {
         self.set_used_index(queue, rings.used_index.wrapping_add(1));
     }
 
-    /// Sets the used index, true or not.
+    /// Sets the used index, true or not, if the device runs.
     pub fn set_used_index(&self, queue: u16, index: u16) {
+        if !self.runs(queue) {
+            return;
+        }
         let rings = self.queue(queue);
         self.write(rings.used + 2, &index.to_le_bytes());
         self.device.borrow_mut().queues[usize::from(queue)].used_index = index;
@@ -214,8 +221,12 @@ impl FakeVirtio {
         self.queue(queue).used_index
     }
 
-    /// Asks the driver not to ring the doorbell of `queue`, or to ring it again.
+    /// Asks the driver not to ring the doorbell of `queue`, or to ring it again,
+    /// if the device runs.
     pub fn suppress_doorbell(&self, queue: u16, suppress: bool) {
+        if !self.runs(queue) {
+            return;
+        }
         self.write(self.queue(queue).used, &u16::from(suppress).to_le_bytes());
     }
 
@@ -231,7 +242,7 @@ impl FakeVirtio {
     pub fn deliver_as(&self, virtio_header: [u8; header::MAX], frame: &[u8], len: u32) -> bool {
         let Some(chain) = self.fetch(RX) else { return false };
         self.check_layout(&chain);
-        let room: u32 = chain.buffers.iter().map(|(_, len)| len).sum();
+        let room: u64 = chain.buffers.iter().map(|(_, len)| u64::from(*len)).sum();
         if room < 1526 {
             self.device.borrow_mut().violation(format!("receive buffer of {room} bytes"));
         }
@@ -240,7 +251,7 @@ impl FakeVirtio {
         let mut left = &bytes[..];
         for (address, room) in &chain.buffers {
             // The whole buffer is the device's, and must be memory.
-            self.read(address + u64::from(*room) - 1, &mut [0]);
+            self.read(address.wrapping_add(u64::from(*room)).wrapping_sub(1), &mut [0]);
             let (here, rest) = left.split_at(left.len().min(*room as usize));
             self.write(*address, here);
             left = rest;
