@@ -4,6 +4,7 @@ mod bench;
 mod cargo;
 mod ci;
 mod fuzz;
+mod layouts;
 mod ledger;
 mod panic_free;
 mod plot;
@@ -40,6 +41,8 @@ enum Command {
     Fuzz(fuzz::Args),
     /// Prove by linking that the crash path cannot panic.
     PanicFree,
+    /// Cores of every machine and byte order, judged by readelf and gdb.
+    Layouts,
     /// The performance table: simulated links, QEMU, and what a packet costs.
     Bench(bench::Args),
     /// Flash, RAM and stack of the crash path.
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Ci(args) => ci::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Layouts => layouts::all().close(),
         Command::PanicFree => panic_free::run(),
         Command::Size => size::run(),
         Command::Ledger(args) => ledger::run(&args),

@@ -13,7 +13,7 @@ use qemu_tests::matrix::{Case, cases};
 use qemu_tests::run::{RunConfig, run as run_guest};
 
 use crate::tally::Tally;
-use crate::{cargo, tools, tshark};
+use crate::{cargo, layouts, tools, tshark};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -29,6 +29,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// Runs all tests and counts them.
 pub(crate) fn all(full: bool) -> Result<Tally> {
     let mut tally = host_tests(full)?;
+    tally.add(layouts::all());
     tally.add(matrix(full));
     Ok(tally)
 }
