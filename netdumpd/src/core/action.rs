@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use debugnet_core::wire::debugnet::Ack;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::header::DumpHeader;
 use super::herald::{Herald, HeraldPath};
 use super::record::Record;
 
 /// A session, from its herald until its socket is closed. Never used twice.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SessionId(pub u64);
 
@@ -52,7 +52,7 @@ impl<E: std::error::Error> From<E> for Fault {
 }
 
 /// Why the handler script runs: its first argument.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reason {
     /// A complete dump.

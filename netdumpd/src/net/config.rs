@@ -1,34 +1,60 @@
 //! How a server is set up, and stopped.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use mio::Waker;
 
+use super::handler::Handler;
 use crate::core::Limits;
 use crate::store::StoreConfig;
 
 /// How a server is to run.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct ServerConfig {
-    /// Where heralds are taken; port 0 picks a free one.
-    pub listen: SocketAddr,
+    /// Where heralds are taken; port 0 picks a free one. At most 64 with those inherited.
+    pub listen: Vec<SocketAddr>,
+    /// Bound sockets on which heralds are taken as well.
+    pub inherited: Vec<UdpSocket>,
     /// Where dumps go.
     pub store: StoreConfig,
     /// What it puts up with.
     pub limits: Limits,
-    /// Run for every dump that ends.
-    pub script: Option<PathBuf>,
-    /// How long the script may take.
-    pub script_limit: Duration,
+    /// Received payload that may wait to be written, in bytes, for all sessions
+    /// together. One waits at most for half of what is free.
+    pub memory_len: usize,
+    /// Runs the script for every dump that ends.
+    pub handler: Option<Handler>,
     /// Whether files are named by the client's name rather than its address.
     pub resolve: bool,
     /// End after one dump.
     pub once: bool,
+}
+
+impl ServerConfig {
+    /// 64 MiB.
+    pub const DEFAULT_MEMORY_LEN: usize = 64 << 20;
+
+    /// Heralds at `listen`, dumps below `dir`, all else as the daemon does by default.
+    pub fn new(listen: SocketAddr, dir: PathBuf) -> Self {
+        Self {
+            listen: vec![listen],
+            inherited: Vec::new(),
+            store: StoreConfig {
+                dir,
+                default_path: PathBuf::from("."),
+                time_zone: jiff::tz::TimeZone::system(),
+            },
+            limits: Limits::default(),
+            memory_len: Self::DEFAULT_MEMORY_LEN,
+            handler: None,
+            resolve: false,
+            once: false,
+        }
+    }
 }
 
 /// Why a server cannot start.
@@ -41,6 +67,14 @@ pub enum StartError {
         address: SocketAddr,
         /// What the system said.
         error: io::Error,
+    },
+    /// No address to listen on, or too many.
+    #[error("cannot listen on {count} addresses: one to {most} are expected")]
+    ListenCount {
+        /// How many.
+        count: usize,
+        /// The most there can be.
+        most: usize,
     },
     /// The dump directory, or the default path below it, cannot be used.
     #[error("cannot use the dump directory: {0}")]

@@ -3,12 +3,15 @@
 mod clock;
 mod config;
 mod event;
-mod pool;
+mod handler;
+mod memory;
 mod resolve;
 mod script;
 mod server;
 mod socket;
+mod writers;
 
 pub use config::{ServerConfig, StartError, Stopper};
 pub use event::{Event, Observer, Outcome};
+pub use handler::{Handler, HandlerHelper};
 pub use server::Server;

@@ -12,9 +12,10 @@ use std::process::{Child, Command, Stdio};
 
 use debugnet_core::time::Instant;
 use rustix::process::{Pid, Signal, kill_process_group};
+use serde::{Deserialize, Serialize};
 
+use super::handler::Ended;
 use crate::core::{Reason, SessionId};
-use crate::store::DumpPaths;
 
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
 
@@ -30,13 +31,18 @@ pub(super) struct Scripts {
     limit_us: u64,
     waiting: VecDeque<Job>,
     running: Vec<Running>,
+    refused: Vec<Ended>,
 }
 
-struct Job {
-    session: SessionId,
-    reason: Reason,
-    ip: IpAddr,
-    paths: DumpPaths,
+/// One run of the script; paths are relative to the dump directory.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Job {
+    pub(super) session: SessionId,
+    pub(super) reason: Reason,
+    pub(super) ip: IpAddr,
+    pub(super) host: String,
+    pub(super) info: PathBuf,
+    pub(super) vmcore: PathBuf,
 }
 
 struct Running {
@@ -45,37 +51,26 @@ struct Running {
     deadline: Instant,
 }
 
-/// How a script ended.
-pub(super) struct Ended {
-    pub(super) session: SessionId,
-    pub(super) reason: Reason,
-    pub(super) status: String,
-}
-
 impl Scripts {
     pub(super) fn new(script: PathBuf, dir: &Path, limit_us: u64) -> Self {
-        let (waiting, running) = Default::default();
-        Self { script, dir: dir.to_owned(), limit_us, waiting, running }
+        let (waiting, running, refused) = Default::default();
+        Self { script, dir: dir.to_owned(), limit_us, waiting, running, refused }
     }
 
     /// Has the script run as soon as there is room.
-    pub(super) fn queue(
-        &mut self,
-        session: SessionId,
-        reason: Reason,
-        ip: IpAddr,
-        paths: DumpPaths,
-    ) {
+    pub(super) fn queue(&mut self, job: Job) {
         if self.waiting.len() < MAX_WAITING {
-            self.waiting.push_back(Job { session, reason, ip, paths });
+            self.waiting.push_back(job);
         } else {
-            tracing::error!("session {session}: too many handler scripts wait; not run");
+            let Job { session, reason, .. } = job;
+            let status = "not started: too many wait".into();
+            self.refused.push(Ended { session, reason, status });
         }
     }
 
     /// Starts what can be started, ends what took too long, and returns what has ended.
     pub(super) fn poll(&mut self, now: Instant) -> Vec<Ended> {
-        let mut ended = Vec::new();
+        let mut ended = std::mem::take(&mut self.refused);
         self.running.retain_mut(|running| {
             let status = match running.child.try_wait() {
                 Ok(Some(status)) => status.to_string(),
@@ -109,16 +104,16 @@ impl Scripts {
 
     /// Whether any runs or waits.
     pub(super) fn is_busy(&self) -> bool {
-        !self.running.is_empty() || !self.waiting.is_empty()
+        !self.running.is_empty() || !self.waiting.is_empty() || !self.refused.is_empty()
     }
 
     fn start(&self, job: &Job) -> std::io::Result<Child> {
         Command::new(&self.script)
             .arg(job.reason.as_str())
             .arg(job.ip.to_string())
-            .arg(&job.paths.host)
-            .arg(&job.paths.info)
-            .arg(&job.paths.vmcore)
+            .arg(&job.host)
+            .arg(&job.info)
+            .arg(&job.vmcore)
             .env_clear()
             .env("PATH", PATH)
             .current_dir(&self.dir)

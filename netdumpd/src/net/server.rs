@@ -1,39 +1,42 @@
-//! The loop around the core: one thread, all sockets.
+//! The loop around the core: one thread, all sockets, no files.
 //!
 //! A turn takes at most one batch from each socket that has something, so that
-//! one client cannot keep the others waiting, and sends all acks of a batch at
-//! once.
+//! one client cannot keep the others waiting, gives what is to be written to
+//! the writers, tells the core what they have done, and sends all acks of a
+//! session at once. It never waits for anything but its next event.
 
+mod actions;
 mod report;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use debugnet_core::time::Instant;
 use mio::{Events, Interest, Poll, Token, Waker};
 
-use super::clock::{Clock, micros};
+use super::clock::Clock;
 use super::config::{ServerConfig, StartError, Stopper};
 use super::event::{Event, Observer};
+use super::handler::Handler;
+use super::memory::{Memory, Share};
 use super::resolve::Resolver;
-use super::script::Scripts;
-use super::socket::{Buffers, Datagram, Socket};
-use crate::core::{self, Action, Core, Fault, SessionId, State, Verdict};
-use crate::store::{Executor, FileStore};
+use super::socket::{Buffers, Datagram, Received, Socket};
+use super::writers::Writers;
+use crate::core::{self, Core, SessionId, Verdict};
+use crate::store::{DumpPaths, FileStore};
 
-const HERALD: Token = Token(0);
-const WAKER: Token = Token(1);
-/// Session n has token n + 1.
-const FIRST_SESSION: usize = 1;
+const WAKER: Token = Token(0);
+/// Herald sockets have the tokens from 1 to this.
+const MAX_LISTEN: usize = 64;
+/// Session n has token n + this; sessions begin with 1.
+const FIRST_SESSION: usize = MAX_LISTEN;
 
 /// Between two progress events of one session.
 const PROGRESS_US: u64 = 500_000;
-
-/// Between two looks at running scripts.
-const SCRIPT_POLL_US: u64 = 50_000;
 
 /// Between two attempts to send acks the system did not take.
 const RETRY_SEND_US: u64 = 1_000;
@@ -44,22 +47,31 @@ const DIGEST_WAIT: Duration = Duration::from_secs(600);
 /// How long a stopping server waits for handler scripts.
 const STOP_WAIT_US: u64 = 10_000_000;
 
+/// How long a stopping server waits for its writers: for disks, that is.
+const WRITERS_WAIT_US: u64 = 60_000_000;
+
+/// Between two looks while it stops.
+const STOP_LOOK: Duration = Duration::from_millis(10);
+
 /// A server with its sockets.
 pub struct Server {
     core: Core,
-    executor: Executor,
-    store: FileStore,
+    writers: Writers<FileStore>,
+    /// Where the dump directory is.
+    dir: PathBuf,
     clock: Clock,
     poll: Poll,
-    herald: Socket,
-    listen: SocketAddr,
+    heralds: Vec<Herald>,
     sessions: HashMap<SessionId, Session>,
+    memory: Memory,
     buffers: Buffers,
     /// Sockets that may have something, in turn.
     ready: VecDeque<Token>,
+    /// Sockets that are not read from because too much of theirs waits to be written.
+    held_back: Vec<Token>,
     /// Sessions with acks to send.
     unsent: Vec<SessionId>,
-    scripts: Option<Scripts>,
+    handler: Option<Handler>,
     resolver: Option<Resolver>,
     stopper: Stopper,
     once: bool,
@@ -68,40 +80,74 @@ pub struct Server {
     next_progress: Instant,
 }
 
+struct Herald {
+    socket: Socket,
+    address: SocketAddr,
+    share: Share,
+    is_queued: bool,
+}
+
 struct Session {
     socket: Socket,
     peer: SocketAddr,
+    share: Share,
     is_queued: bool,
     reported_messages: u64,
+    /// Its files, from their opening on.
+    paths: Option<DumpPaths>,
 }
 
 impl Server {
-    /// Opens the dump directory and the socket for heralds.
+    /// Opens the dump directory and the sockets for heralds.
     ///
     /// # Errors
     /// [`StartError`], naming what cannot be used.
     pub fn bind(config: ServerConfig) -> Result<Self, StartError> {
-        let listen_error = |error| StartError::Listen { address: config.listen, error };
         let store = FileStore::new(config.store).map_err(StartError::Directory)?;
-        let mut herald = Socket::bind(config.listen).map_err(listen_error)?;
-        let listen = herald.local_addr().map_err(listen_error)?;
+        let dir = store.dir().to_owned();
         let poll = Poll::new()?;
-        poll.registry().register(&mut herald.io, HERALD, Interest::READABLE)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-        let limit_us = micros(config.script_limit);
+        let memory = Memory::new(config.memory_len);
+        let mut sockets = Vec::new();
+        for socket in config.inherited {
+            let address = socket.local_addr()?;
+            let error = |error| StartError::Listen { address, error };
+            sockets.push((address, Socket::adopt(socket).map_err(error)?));
+        }
+        for address in config.listen {
+            let error = |error| StartError::Listen { address, error };
+            sockets.push((address, Socket::bind(address).map_err(error)?));
+        }
+        if sockets.is_empty() || sockets.len() > MAX_LISTEN {
+            return Err(StartError::ListenCount { count: sockets.len(), most: MAX_LISTEN });
+        }
+        let mut heralds = Vec::new();
+        for (n, (address, mut socket)) in sockets.into_iter().enumerate() {
+            let error = |error| StartError::Listen { address, error };
+            poll.registry()
+                .register(&mut socket.io, Token(n + 1), Interest::READABLE)
+                .map_err(error)?;
+            let address = socket.local_addr().map_err(error)?;
+            heralds.push(Herald { socket, address, share: memory.share(), is_queued: true });
+        }
+        let mut handler = config.handler;
+        if let Some(handler) = &mut handler {
+            handler.begin(Arc::clone(&waker));
+        }
         Ok(Self {
             core: Core::new(config.limits),
-            executor: Executor::default(),
+            writers: Writers::new(Arc::clone(&waker), move || store.another()),
+            dir,
             clock: Clock::new(),
-            scripts: config.script.map(|script| Scripts::new(script, store.dir(), limit_us)),
+            handler,
             resolver: config.resolve.then(|| Resolver::new(Arc::clone(&waker))),
-            store,
             poll,
-            herald,
-            listen,
+            ready: (1..=heralds.len()).map(Token).collect(),
+            heralds,
             sessions: HashMap::new(),
+            memory,
             buffers: Buffers::new(),
-            ready: VecDeque::from([HERALD]),
+            held_back: Vec::new(),
             unsent: Vec::new(),
             stopper: Stopper::new(waker),
             once: config.once,
@@ -111,8 +157,8 @@ impl Server {
     }
 
     /// Where heralds are taken.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.listen
+    pub fn local_addrs(&self) -> Vec<SocketAddr> {
+        self.heralds.iter().map(|herald| herald.address).collect()
     }
 
     /// The means to end it.
@@ -126,7 +172,9 @@ impl Server {
     /// # Errors
     /// If the system can no longer wait for sockets.
     pub fn run(&mut self, observer: &mut dyn Observer) -> io::Result<Option<Verdict>> {
-        observer.event(&Event::Listening { address: self.listen });
+        for address in self.local_addrs() {
+            observer.event(&Event::Listening { address });
+        }
         self.report_recovered(observer);
         let mut events = Events::with_capacity(1024);
         while !self.is_over() {
@@ -138,15 +186,17 @@ impl Server {
             for event in &events {
                 self.mark_ready(event.token());
             }
+            self.collect(observer);
             for _ in 0..self.ready.len() {
                 if let Some(token) = self.ready.pop_front() {
-                    self.receive(token, observer);
+                    self.receive(token);
                 }
             }
             self.tick(observer);
         }
         self.core.stop(self.clock.now());
         self.settle(observer);
+        self.wait_for_writers(observer);
         self.wait_for_scripts(observer);
         if self.once && !self.stopper.is_stopped() {
             self.store.wait_for_digests(DIGEST_WAIT);
@@ -164,11 +214,10 @@ impl Server {
         if !self.ready.is_empty() {
             return Some(Duration::ZERO);
         }
-        let scripts = self.scripts.as_ref().filter(|scripts| scripts.is_busy());
         let deadlines = [
             self.core.poll_timeout(),
+            self.writers.next_deadline(),
             self.resolver.as_ref().and_then(Resolver::next_deadline),
-            scripts.map(|_| now.after(SCRIPT_POLL_US)),
             (!self.unsent.is_empty()).then(|| now.after(RETRY_SEND_US)),
         ];
         let next = deadlines.into_iter().flatten().min()?;
@@ -177,43 +226,45 @@ impl Server {
     }
 
     fn mark_ready(&mut self, token: Token) {
-        match token {
-            WAKER => {}
-            HERALD if self.ready.contains(&HERALD) => {}
-            HERALD => self.ready.push_back(token),
-            _ => {
-                if let Some(session) = self.sessions.get_mut(&session_of(token))
-                    && !session.is_queued
-                {
-                    session.is_queued = true;
-                    self.ready.push_back(token);
-                }
+        let is_queued = match token {
+            WAKER => return,
+            Token(n) if n <= MAX_LISTEN => {
+                self.heralds.get_mut(n - 1).map(|herald| &mut herald.is_queued)
             }
+            _ => self.sessions.get_mut(&session_of(token)).map(|session| &mut session.is_queued),
+        };
+        if let Some(is_queued) = is_queued
+            && !std::mem::replace(is_queued, true)
+        {
+            self.ready.push_back(token);
         }
     }
 
-    /// One batch from one socket, and all that follows from it.
-    fn receive(&mut self, token: Token, observer: &mut dyn Observer) {
+    /// One batch from one socket.
+    fn receive(&mut self, token: Token) {
         let id = session_of(token);
-        let (socket, on) = match token {
-            HERALD => (&self.herald, core::Socket::Herald),
-            _ => match self.sessions.get_mut(&id) {
-                Some(session) => {
-                    session.is_queued = false;
-                    (&session.socket, core::Socket::Session(id))
-                }
-                None => return,
-            },
+        let (socket, share, on, is_queued, local) = match token {
+            Token(n) if n <= MAX_LISTEN => {
+                let Some(herald) = self.heralds.get_mut(n - 1) else { return };
+                let Herald { socket, share, is_queued, address } = herald;
+                (socket, share, core::Socket::Herald, is_queued, address.ip())
+            }
+            _ => {
+                let Some(session) = self.sessions.get_mut(&id) else { return };
+                let Session { socket, share, is_queued, peer, .. } = session;
+                (socket, share, core::Socket::Session(id), is_queued, peer.ip())
+            }
         };
+        *is_queued = false;
         let now = self.clock.now();
-        let listen = self.listen.ip();
-        let (core, buffers) = (&mut self.core, &mut self.buffers);
-        let received = socket.receive(buffers, |Datagram { from, to, bytes }| {
-            core.handle_datagram(now, on, from, to.unwrap_or(listen), &bytes);
+        let core = &mut self.core;
+        let received = socket.receive(&mut self.buffers, share, |Datagram { from, to, bytes }| {
+            core.handle_datagram(now, on, from, to.unwrap_or(local), &bytes);
         });
         match received {
-            Ok(false) => {}
-            Ok(true) => self.mark_ready(token),
+            Ok(Received::All) => {}
+            Ok(Received::Some) => self.mark_ready(token),
+            Ok(Received::NoRoom) => self.held_back.push(token),
             // What a socket reports here belongs to one datagram, not to the
             // socket; the next may well be there.
             Err(error) => {
@@ -221,19 +272,19 @@ impl Server {
                 self.mark_ready(token);
             }
         }
-        self.settle(observer);
     }
 
     fn tick(&mut self, observer: &mut dyn Observer) {
         let now = self.clock.now();
         self.core.handle_timeout(now);
+        self.writers.relieve(now);
         while let Some((session, name)) = self.resolver.as_mut().and_then(|r| r.poll(now)) {
             if let Some(name) = name {
-                self.store.set_host(session, &name);
+                self.writers.set_host(session, &name);
             }
             self.core.bound(now, session, Ok(()));
         }
-        self.poll_scripts(now, observer);
+        self.report_scripts(observer);
         self.settle(observer);
         if now >= self.next_progress {
             self.next_progress = now.after(PROGRESS_US);
@@ -241,116 +292,32 @@ impl Server {
         }
     }
 
-    /// Carries out all there is to do, then sends the acks.
-    fn settle(&mut self, observer: &mut dyn Observer) {
-        let now = self.clock.now();
-        while let Some(action) = self.executor.next(&mut self.core, &mut self.store, now) {
-            self.perform(now, action, observer);
+    fn wait_for_writers(&mut self, observer: &mut dyn Observer) {
+        let until = self.clock.now().after(WRITERS_WAIT_US);
+        while !self.writers.is_idle() {
+            let now = self.clock.now();
+            if now >= until {
+                tracing::error!("files cannot be written; their records say `receiving`");
+                return;
+            }
+            self.collect(observer);
+            self.writers.relieve(now);
+            self.settle(observer);
+            std::thread::sleep(STOP_LOOK);
         }
-        for id in std::mem::take(&mut self.unsent) {
-            self.flush(id);
-        }
-    }
-
-    fn perform(&mut self, now: Instant, action: Action, observer: &mut dyn Observer) {
-        match action {
-            Action::Bind { session, peer, local } => {
-                self.bind_session(now, session, peer, local, observer);
-            }
-            Action::Open { session, peer, .. } => self.report_session(session, peer, observer),
-            Action::Reply { session, ack, .. } => {
-                if let Some(io) = self.sessions.get_mut(&session) {
-                    io.socket.queue(ack);
-                    if self.unsent.last() != Some(&session) {
-                        self.unsent.push(session);
-                    }
-                }
-            }
-            Action::Finish { session, record } | Action::Close { session, record } => {
-                self.report_end(session, &record, observer);
-            }
-            Action::Handle { session, reason } => {
-                if let Some(scripts) = &mut self.scripts
-                    && let Some(paths) = self.store.paths(session)
-                    && let Some(io) = self.sessions.get(&session)
-                {
-                    scripts.queue(session, reason, io.peer.ip(), paths);
-                }
-            }
-            Action::Release { session } => {
-                self.flush(session);
-                self.sessions.remove(&session);
-                self.store.forget(session);
-            }
-            Action::Notice { session, peer, notice } => {
-                report::report_notice(session, peer, &notice, observer)
-            }
-            // The executor keeps these to itself.
-            Action::Write { .. } | Action::RecordHeader { .. } | Action::Digest { .. } => {}
-        }
-    }
-
-    fn bind_session(
-        &mut self,
-        now: Instant,
-        session: SessionId,
-        peer: SocketAddr,
-        local: IpAddr,
-        observer: &mut dyn Observer,
-    ) {
-        let token = Token(session.0 as usize + FIRST_SESSION);
-        let open = || -> io::Result<(Socket, SocketAddr)> {
-            let mut socket = Socket::bind(SocketAddr::new(local, 0))?;
-            self.poll.registry().register(&mut socket.io, token, Interest::READABLE)?;
-            let address = socket.local_addr()?;
-            Ok((socket, address))
-        };
-        let (socket, address) = match open() {
-            Ok(opened) => opened,
-            Err(error) => {
-                let fault = Fault(format!("no socket on {local}: {error}"));
-                return self.core.bound(now, session, Err(fault));
-            }
-        };
-        let io = Session { socket, peer, is_queued: false, reported_messages: 0 };
-        self.sessions.insert(session, io);
-        let state = self.core.status(session).map(|status| status.state);
-        let provisional = state == Some(State::Provisional);
-        tracing::info!("session {session}: herald from {peer}, answered from {address}");
-        observer.event(&Event::Herald { session, peer, address, provisional });
-        let waits = self.resolver.as_mut().is_some_and(|r| r.begin(now, session, peer.ip()));
-        if !waits {
-            self.core.bound(now, session, Ok(()));
-        }
-    }
-
-    fn flush(&mut self, id: SessionId) {
-        if let Some(session) = self.sessions.get_mut(&id)
-            && !session.socket.flush(session.peer)
-        {
-            self.unsent.push(id);
-        }
-    }
-
-    fn poll_scripts(&mut self, now: Instant, observer: &mut dyn Observer) {
-        let Some(scripts) = &mut self.scripts else { return };
-        for ended in scripts.poll(now) {
-            let (session, reason, status) = (ended.session, ended.reason, ended.status);
-            tracing::info!("session {session}: handler script ({}): {status}", reason.as_str());
-            observer.event(&Event::Script { session, reason, status });
-        }
+        self.collect(observer);
+        self.settle(observer);
     }
 
     fn wait_for_scripts(&mut self, observer: &mut dyn Observer) {
         let until = self.clock.now().after(STOP_WAIT_US);
-        while self.scripts.as_ref().is_some_and(Scripts::is_busy) {
-            let now = self.clock.now();
-            if now >= until {
+        while self.handler.as_ref().is_some_and(Handler::is_busy) {
+            if self.clock.now() >= until {
                 tracing::warn!("handler scripts still run; they are ended");
                 return;
             }
-            self.poll_scripts(now, observer);
-            std::thread::sleep(Duration::from_millis(10));
+            self.report_scripts(observer);
+            std::thread::sleep(STOP_LOOK);
         }
     }
 }

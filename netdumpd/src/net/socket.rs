@@ -10,10 +10,13 @@ use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Type};
 use zerocopy::IntoBytes;
 
-use super::pool::Pool;
+use super::memory::Share;
 
 /// Receive buffer asked of the system, in bytes: what comes in during a slow fsync.
 const RECEIVE_BUFFER_LEN: usize = 8 << 20;
+
+/// The largest UDP datagram fits.
+const BUFFER_LEN: usize = 1 << 16;
 
 /// Acks kept while the system takes none, in bytes; the client asks again for older ones.
 const MAX_WAITING_LEN: usize = 4096 * Ack::LEN;
@@ -23,6 +26,17 @@ pub(super) struct Socket {
     pub(super) io: UdpSocket,
     state: UdpSocketState,
     waiting: Vec<u8>,
+}
+
+/// What a socket may have left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Received {
+    /// Nothing: the next datagram is an event.
+    All,
+    /// Perhaps more.
+    Some,
+    /// Nothing was taken, because too much of this session waits to be written.
+    NoRoom,
 }
 
 /// A received datagram.
@@ -40,9 +54,19 @@ impl Socket {
             Type::DGRAM.nonblocking(),
             Some(Protocol::UDP),
         )?;
+        if address.is_ipv6() {
+            // The same address of IPv4 can be listened on as well.
+            socket.set_only_v6(true)?;
+        }
         socket.bind(&address.into())?;
-        enlarge(&socket);
-        let io = UdpSocket::from_std(socket.into());
+        Self::adopt(socket.into())
+    }
+
+    /// Takes a socket that is bound.
+    pub(super) fn adopt(socket: std::net::UdpSocket) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        enlarge(&socket2::SockRef::from(&socket));
+        let io = UdpSocket::from_std(socket);
         let state = UdpSocketState::new(UdpSockRef::from(&io))?;
         Ok(Self { io, state, waiting: Vec::new() })
     }
@@ -51,42 +75,57 @@ impl Socket {
         self.io.local_addr()
     }
 
-    /// Takes what one system call gives. `false`: there was nothing.
+    /// Takes what one system call gives, at most as much as the session's share allows.
     ///
     /// # Errors
     /// What the system says, other than that there is nothing.
     pub(super) fn receive(
         &self,
         buffers: &mut Buffers,
+        share: &Share,
         mut take: impl FnMut(Datagram),
-    ) -> io::Result<bool> {
+    ) -> io::Result<Received> {
+        let most = (share.allowance() / BUFFER_LEN).min(BATCH_SIZE);
+        if most == 0 {
+            return Ok(Received::NoRoom);
+        }
         let mut metas = [RecvMeta::default(); BATCH_SIZE];
-        let mut slices: Vec<_> =
-            buffers.slots.iter_mut().map(|slot| IoSliceMut::new(slot)).collect();
-        let count = match self.state.recv(UdpSockRef::from(&self.io), &mut slices, &mut metas) {
+        let mut chunks = buffers.bytes.chunks_exact_mut(BUFFER_LEN);
+        let mut slices: [_; BATCH_SIZE] =
+            std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
+        let state = &self.state;
+        let received =
+            state.recv(UdpSockRef::from(&self.io), &mut slices[..most], &mut metas[..most]);
+        let count = match received {
             Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Received::All),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Received::Some),
             Err(error) => return Err(error),
         };
-        for (meta, slot) in metas.iter().zip(&mut buffers.slots).take(count) {
-            let buffer = std::mem::replace(slot, buffers.pool.take());
-            let shared = buffers.pool.share(buffer, meta.len);
+        // One allocation of the right size for all: a datagram that waits to be
+        // written takes its own length, not that of the largest possible one.
+        let received = || metas.iter().zip(buffers.bytes.chunks_exact(BUFFER_LEN)).take(count);
+        let mut bytes = Vec::with_capacity(received().map(|(meta, _)| meta.len).sum());
+        received().for_each(|(meta, buffer)| bytes.extend_from_slice(&buffer[..meta.len]));
+        let bytes = share.charge(bytes);
+        let mut start = 0;
+        for meta in &metas[..count] {
             let from = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
             let to = meta.dst_ip.map(|ip| ip.to_canonical());
+            let end = start + meta.len;
             // An empty datagram has no stride; several of one sender share a buffer.
             let stride = meta.stride.max(1);
-            let mut at = 0;
             loop {
-                let end = (at + stride).min(meta.len);
-                take(Datagram { from, to, bytes: shared.slice(at..end) });
-                at = end;
-                if at >= meta.len {
+                let next = (start + stride).min(end);
+                take(Datagram { from, to, bytes: bytes.slice(start..next) });
+                start = next;
+                if start >= end {
                     break;
                 }
             }
         }
-        Ok(true)
+        // A socket that gave less than was asked for is empty; its next datagram is an event.
+        Ok(if count < most { Received::All } else { Received::Some })
     }
 
     /// Puts an ack behind those waiting.
@@ -128,17 +167,15 @@ impl Socket {
     }
 }
 
-/// Buffers for one receive call, shared by all sockets.
+/// Buffers for one receive call, shared by all sockets; 2 MiB. Each takes a
+/// datagram of any size, or several of one sender that the kernel joined.
 pub(super) struct Buffers {
-    pool: Pool,
-    slots: Vec<Box<[u8]>>,
+    bytes: Box<[u8]>,
 }
 
 impl Buffers {
     pub(super) fn new() -> Self {
-        let pool = Pool::default();
-        let slots = (0..BATCH_SIZE).map(|_| pool.take()).collect();
-        Self { pool, slots }
+        Self { bytes: vec![0; BATCH_SIZE * BUFFER_LEN].into_boxed_slice() }
     }
 }
 
@@ -157,6 +194,7 @@ fn enlarge(socket: &socket2::Socket) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::memory::Memory;
     use std::time::Duration;
 
     fn loopback() -> SocketAddr {
@@ -166,8 +204,9 @@ mod tests {
     /// What comes in within a generous time, until `count` datagrams are here.
     fn receive_all(socket: &Socket, count: usize) -> Vec<Datagram> {
         let (mut buffers, mut found) = (Buffers::new(), Vec::new());
+        let share = Memory::new(64 << 20).share();
         for _ in 0..2000 {
-            socket.receive(&mut buffers, |datagram| found.push(datagram)).unwrap();
+            socket.receive(&mut buffers, &share, |datagram| found.push(datagram)).unwrap();
             if found.len() >= count {
                 break;
             }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -132,6 +132,11 @@ impl OpenDump {
     /// Paths relative to the dump directory.
     pub(super) fn paths(&self) -> DumpPaths {
         DumpPaths::new(&self.dir.path, &self.names, self.key.is_some())
+    }
+
+    /// The file system's number.
+    pub(super) fn device(&self) -> Option<u64> {
+        Some(self.info.metadata().ok()?.dev())
     }
 
     pub(super) fn write(

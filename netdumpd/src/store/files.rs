@@ -120,32 +120,6 @@ impl FileStore {
         self.shared.digester.wait(limit)
     }
 
-    /// The name a session's files are to have instead of the client's address.
-    /// One that would not be a plain file name is ignored.
-    pub fn set_host(&mut self, session: SessionId, host: &str) {
-        let is_plain = !host.is_empty()
-            && host.len() <= 64
-            && !host.starts_with('.')
-            && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
-        if is_plain {
-            self.hosts.insert(session, host.to_owned());
-        }
-    }
-
-    /// The files of a session, also after they were closed.
-    pub fn paths(&self, session: SessionId) -> Option<DumpPaths> {
-        let open = self.open.get(&session).map(OpenDump::paths);
-        open.or_else(|| self.paths.get(&session).cloned())
-    }
-
-    /// Forgets a session that is gone.
-    pub fn forget(&mut self, session: SessionId) {
-        self.hosts.remove(&session);
-        self.open.remove(&session);
-        self.finished.remove(&session);
-        self.paths.remove(&session);
-    }
-
     /// The dump directory as it was given.
     pub fn dir(&self) -> &Path {
         &self.shared.config.dir
@@ -213,5 +187,25 @@ impl Store for FileStore {
         if let Some(dump) = self.finished.remove(&session) {
             self.shared.digester.queue(dump);
         }
+    }
+
+    /// One that would not be a plain file name is ignored.
+    fn set_host(&mut self, session: SessionId, host: &str) {
+        let is_plain = !host.is_empty()
+            && host.len() <= 64
+            && !host.starts_with('.')
+            && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        if is_plain {
+            self.hosts.insert(session, host.to_owned());
+        }
+    }
+
+    fn paths(&self, session: SessionId) -> Option<DumpPaths> {
+        let open = self.open.get(&session).map(OpenDump::paths);
+        open.or_else(|| self.paths.get(&session).cloned())
+    }
+
+    fn device(&self, session: SessionId) -> Option<u64> {
+        self.open.get(&session).and_then(OpenDump::device)
     }
 }

@@ -1,5 +1,6 @@
 //! Where dumps go: the files of the stock server, or memory.
 
+mod batch;
 mod digest;
 mod dir;
 mod dump;
@@ -23,6 +24,7 @@ use bytes::Bytes;
 
 use crate::core::{DumpFile, DumpHeader, Fault, Herald, HeraldPath, Record, SessionId};
 
+pub(crate) use batch::{Done, carry_out};
 pub use escape::{escape, escape_keeping_newline};
 pub use executor::Executor;
 pub use files::{DumpPaths, FileStore, StoreConfig};
@@ -88,4 +90,17 @@ pub trait Store {
     /// Has the digest of a finished dump's image computed and added to its
     /// record. Must not wait for it.
     fn digest(&mut self, _session: SessionId) {}
+
+    /// The name a session's files are to have instead of the client's address.
+    fn set_host(&mut self, _session: SessionId, _host: &str) {}
+
+    /// The files of a session, also after they were closed, if it has any.
+    fn paths(&self, _session: SessionId) -> Option<DumpPaths> {
+        None
+    }
+
+    /// A number of the file system on which a session's files are, if it has any.
+    fn device(&self, _session: SessionId) -> Option<u64> {
+        None
+    }
 }

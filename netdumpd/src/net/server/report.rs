@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use super::Server;
 use crate::core::{End, Notice, Record, SessionId, State, Verdict};
 use crate::net::event::{Event, Observer, Outcome};
-use crate::store::{Recovered, escape};
+use crate::net::handler::Ended;
+use crate::store::{DumpPaths, Recovered, escape};
 
 /// Of a dump of an earlier server; no session has this number.
 const NO_SESSION: SessionId = SessionId(0);
@@ -18,7 +19,7 @@ impl Server {
         peer: SocketAddr,
         observer: &mut dyn Observer,
     ) {
-        if let Some(paths) = self.store.paths(session) {
+        if let Some(paths) = self.paths(session) {
             let (vmcore, info) = (self.full(&paths.vmcore), self.full(&paths.info));
             let shown = vmcore.display();
             tracing::info!("session {session}: dump from {peer} goes to {shown}");
@@ -53,7 +54,7 @@ impl Server {
         observer: &mut dyn Observer,
     ) {
         let mut outcome = Outcome::new(session, record);
-        if let Some(paths) = self.store.paths(session) {
+        if let Some(paths) = self.paths(session) {
             outcome.vmcore = Some(self.full(&paths.vmcore));
             outcome.info = Some(self.full(&paths.info));
             outcome.record = Some(self.full(&paths.sidecar));
@@ -81,9 +82,21 @@ impl Server {
         observer.event(&Event::Finished(Box::new(outcome)));
     }
 
+    fn paths(&self, session: SessionId) -> Option<DumpPaths> {
+        self.sessions.get(&session)?.paths.clone()
+    }
+
+    pub(super) fn report_scripts(&mut self, observer: &mut dyn Observer) {
+        let Some(handler) = &mut self.handler else { return };
+        for Ended { session, reason, status } in handler.poll() {
+            tracing::info!("session {session}: handler script ({}): {status}", reason.as_str());
+            observer.event(&Event::Script { session, reason, status });
+        }
+    }
+
     /// The path of a dump's file, without the `.` of the default directory.
     fn full(&self, path: &Path) -> PathBuf {
-        self.store.dir().join(path).components().collect()
+        self.dir.join(path).components().collect()
     }
 
     pub(super) fn report_progress(&mut self, observer: &mut dyn Observer) {

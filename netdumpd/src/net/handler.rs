@@ -1,0 +1,204 @@
+//! The handler script's helper: a process of its own that runs the scripts.
+//!
+//! The server locks itself down and can start no program afterwards; the
+//! helper was started before. They speak over two pipes, one JSON object a line.
+
+use std::collections::HashSet;
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+use mio::Waker;
+use rustix::fs::OFlags;
+use serde::{Deserialize, Serialize};
+
+use super::clock::{Clock, micros};
+use super::script::{Job, Scripts};
+use crate::core::{Reason, SessionId};
+use crate::store::DumpPaths;
+
+/// Between two looks at running scripts.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Looks after a helper that was told to end.
+const GONE_LOOKS: u32 = 100;
+
+/// What the server asks for.
+#[derive(Serialize, Deserialize)]
+enum Request {
+    Run(Job),
+    /// Ends all scripts.
+    Stop,
+}
+
+/// How a script ended.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Ended {
+    pub(super) session: SessionId,
+    pub(super) reason: Reason,
+    pub(super) status: String,
+}
+
+/// The server's end of the helper.
+#[derive(Debug)]
+pub struct Handler {
+    child: Child,
+    requests: Option<ChildStdin>,
+    answers: Option<ChildStdout>,
+    ended: Option<Receiver<Ended>>,
+    /// Scripts that were asked for and have not ended.
+    busy: HashSet<SessionId>,
+    refused: Vec<Ended>,
+}
+
+impl Handler {
+    /// Starts the helper: `command` is a program that calls [`HandlerHelper::run`].
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start(command: &mut Command) -> io::Result<Self> {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let (requests, answers) = (child.stdin.take(), child.stdout.take());
+        if let Some(pipe) = &requests {
+            // A helper that does not read must not hold up the server.
+            rustix::fs::fcntl_setfl(pipe, rustix::fs::fcntl_getfl(pipe)? | OFlags::NONBLOCK)?;
+        }
+        let (ended, busy, refused) = Default::default();
+        Ok(Self { child, requests, answers, ended, busy, refused })
+    }
+
+    /// Has the loop be woken when a script ends.
+    pub(super) fn begin(&mut self, waker: Arc<Waker>) {
+        let (sender, receiver) = channel();
+        self.ended = Some(receiver);
+        let Some(answers) = self.answers.take() else { return };
+        let listen = move || {
+            for line in BufReader::new(answers).lines().map_while(Result::ok) {
+                match serde_json::from_str(&line) {
+                    // The server may be gone: then nobody wants to know.
+                    Ok(ended) => drop(sender.send(ended)),
+                    Err(error) => tracing::error!("handler helper: {error}"),
+                }
+                let _ = waker.wake();
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("handler".into()).spawn(listen) {
+            tracing::error!("no thread for the handler script: {error}");
+        }
+    }
+
+    /// Has the script run as soon as there is room.
+    pub(super) fn queue(
+        &mut self,
+        session: SessionId,
+        reason: Reason,
+        ip: IpAddr,
+        paths: &DumpPaths,
+    ) {
+        let DumpPaths { host, vmcore, info, .. } = paths.clone();
+        let job = Job { session, reason, ip, host, info, vmcore };
+        match self.request(&Request::Run(job)) {
+            Ok(()) => {
+                self.busy.insert(session);
+            }
+            Err(error) => {
+                let status = format!("not started: {error}");
+                self.refused.push(Ended { session, reason, status });
+            }
+        }
+    }
+
+    /// Scripts that have ended since the last call.
+    pub(super) fn poll(&mut self) -> Vec<Ended> {
+        let mut all = std::mem::take(&mut self.refused);
+        all.extend(self.ended.iter().flat_map(Receiver::try_iter));
+        for ended in &all {
+            self.busy.remove(&ended.session);
+        }
+        all
+    }
+
+    /// Whether any runs or waits.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.busy.is_empty() || !self.refused.is_empty()
+    }
+
+    fn request(&mut self, request: &Request) -> io::Result<()> {
+        let pipe = self.requests.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        let mut line = serde_json::to_vec(request)?;
+        line.push(b'\n');
+        // Shorter than what a pipe takes whole or not at all.
+        pipe.write_all(&line)
+    }
+}
+
+impl Drop for Handler {
+    fn drop(&mut self) {
+        // A helper that is gone has no scripts.
+        let _ = self.request(&Request::Stop);
+        self.requests = None;
+        for _ in 0..GONE_LOOKS {
+            match self.child.try_wait() {
+                Ok(None) => std::thread::sleep(LOOK),
+                _ => return,
+            }
+        }
+        tracing::warn!("the handler helper does not end");
+    }
+}
+
+/// The helper: runs scripts until its standard input ends.
+#[derive(Debug)]
+pub struct HandlerHelper {
+    /// What is run: directly, never through a shell.
+    pub script: PathBuf,
+    /// Its working directory.
+    pub dir: PathBuf,
+    /// How long it may take.
+    pub limit: Duration,
+}
+
+impl HandlerHelper {
+    /// Takes requests from standard input and answers on standard output.
+    ///
+    /// When the server is gone, scripts that run are waited for.
+    ///
+    /// # Errors
+    /// If a thread cannot be started.
+    pub fn run(self) -> io::Result<()> {
+        let (sender, requests) = channel();
+        std::thread::Builder::new().name("requests".into()).spawn(move || {
+            for line in io::stdin().lines().map_while(Result::ok) {
+                let Ok(request) = serde_json::from_str::<Request>(&line) else { continue };
+                if sender.send(request).is_err() {
+                    return;
+                }
+            }
+        })?;
+        let clock = Clock::new();
+        let mut scripts = Scripts::new(self.script, &self.dir, micros(self.limit));
+        let mut server_is_there = true;
+        while server_is_there || scripts.is_busy() {
+            match requests.recv_timeout(if scripts.is_busy() { LOOK } else { Duration::MAX }) {
+                Ok(Request::Run(job)) => scripts.queue(job),
+                Ok(Request::Stop) => return Ok(()),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    server_is_there = false;
+                    std::thread::sleep(LOOK);
+                }
+            }
+            for ended in scripts.poll(clock.now()) {
+                let Ok(mut line) = serde_json::to_vec(&ended) else { continue };
+                line.push(b'\n');
+                let mut output = io::stdout().lock();
+                let _ = output.write_all(&line).and_then(|()| output.flush());
+            }
+        }
+        Ok(())
+    }
+}
