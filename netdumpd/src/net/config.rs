@@ -8,9 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use mio::Waker;
 
-use super::handler::Handler;
 use crate::core::Limits;
-use crate::store::StoreConfig;
+use crate::store::{DiskLimits, StoreConfig};
 
 /// How a server is to run.
 #[derive(Debug)]
@@ -24,10 +23,8 @@ pub struct ServerConfig {
     /// What it puts up with.
     pub limits: Limits,
     /// Received payload that may wait to be written, in bytes, for all sessions
-    /// together. One waits at most for half of what is free.
+    /// together; none has more than a 64th of it, or 64 KiB.
     pub memory_len: usize,
-    /// Runs the script for every dump that ends.
-    pub handler: Option<Handler>,
     /// Whether files are named by the client's name rather than its address.
     pub resolve: bool,
     /// End after one dump.
@@ -47,10 +44,10 @@ impl ServerConfig {
                 dir,
                 default_path: PathBuf::from("."),
                 time_zone: jiff::tz::TimeZone::system(),
+                disk: DiskLimits::default(),
             },
             limits: Limits::default(),
             memory_len: Self::DEFAULT_MEMORY_LEN,
-            handler: None,
             resolve: false,
             once: false,
         }

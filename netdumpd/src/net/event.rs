@@ -17,7 +17,14 @@ use crate::store::{Ranges, end_name, verdict_name};
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
-    /// Heralds are taken at this address.
+    /// The server has given up what it does not need any more.
+    Sandbox {
+        /// What became of landlock.
+        landlock: String,
+        /// What became of seccomp.
+        seccomp: String,
+    },
+    /// Heralds are taken at this address; one event for each.
     Listening {
         /// Address and port, also where port 0 was asked for.
         address: SocketAddr,

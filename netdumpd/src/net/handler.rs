@@ -3,7 +3,6 @@
 //! The server locks itself down and can start no program afterwards; the
 //! helper was started before. They speak over two pipes, one JSON object a line.
 
-use std::collections::HashSet;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -51,7 +50,7 @@ pub struct Handler {
     answers: Option<ChildStdout>,
     ended: Option<Receiver<Ended>>,
     /// Scripts that were asked for and have not ended.
-    busy: HashSet<SessionId>,
+    busy: usize,
     refused: Vec<Ended>,
 }
 
@@ -102,9 +101,7 @@ impl Handler {
         let DumpPaths { host, vmcore, info, .. } = paths.clone();
         let job = Job { session, reason, ip, host, info, vmcore };
         match self.request(&Request::Run(job)) {
-            Ok(()) => {
-                self.busy.insert(session);
-            }
+            Ok(()) => self.busy += 1,
             Err(error) => {
                 let status = format!("not started: {error}");
                 self.refused.push(Ended { session, reason, status });
@@ -115,16 +112,15 @@ impl Handler {
     /// Scripts that have ended since the last call.
     pub(super) fn poll(&mut self) -> Vec<Ended> {
         let mut all = std::mem::take(&mut self.refused);
+        let refused = all.len();
         all.extend(self.ended.iter().flat_map(Receiver::try_iter));
-        for ended in &all {
-            self.busy.remove(&ended.session);
-        }
+        self.busy = self.busy.saturating_sub(all.len() - refused);
         all
     }
 
     /// Whether any runs or waits.
     pub(super) fn is_busy(&self) -> bool {
-        !self.busy.is_empty() || !self.refused.is_empty()
+        self.busy > 0 || !self.refused.is_empty()
     }
 
     fn request(&mut self, request: &Request) -> io::Result<()> {

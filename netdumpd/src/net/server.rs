@@ -11,7 +11,6 @@ mod report;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,8 +56,8 @@ const STOP_LOOK: Duration = Duration::from_millis(10);
 pub struct Server {
     core: Core,
     writers: Writers<FileStore>,
-    /// Where the dump directory is.
-    dir: PathBuf,
+    /// Over the files of no session.
+    store: FileStore,
     clock: Clock,
     poll: Poll,
     heralds: Vec<Herald>,
@@ -73,6 +72,7 @@ pub struct Server {
     unsent: Vec<SessionId>,
     handler: Option<Handler>,
     resolver: Option<Resolver>,
+    waker: Arc<Waker>,
     stopper: Stopper,
     once: bool,
     /// The first dump that ended, for `once`, and whether there is anything left to do for it.
@@ -104,7 +104,7 @@ impl Server {
     /// [`StartError`], naming what cannot be used.
     pub fn bind(config: ServerConfig) -> Result<Self, StartError> {
         let store = FileStore::new(config.store).map_err(StartError::Directory)?;
-        let dir = store.dir().to_owned();
+        let spare = store.another();
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let memory = Memory::new(config.memory_len);
@@ -130,16 +130,12 @@ impl Server {
             let address = socket.local_addr().map_err(error)?;
             heralds.push(Herald { socket, address, share: memory.share(), is_queued: true });
         }
-        let mut handler = config.handler;
-        if let Some(handler) = &mut handler {
-            handler.begin(Arc::clone(&waker));
-        }
         Ok(Self {
             core: Core::new(config.limits),
-            writers: Writers::new(Arc::clone(&waker), move || store.another()),
-            dir,
+            writers: Writers::new(Arc::clone(&waker), move || spare.another()),
+            store,
             clock: Clock::new(),
-            handler,
+            handler: None,
             resolver: config.resolve.then(|| Resolver::new(Arc::clone(&waker))),
             poll,
             ready: (1..=heralds.len()).map(Token).collect(),
@@ -149,11 +145,18 @@ impl Server {
             buffers: Buffers::new(),
             held_back: Vec::new(),
             unsent: Vec::new(),
-            stopper: Stopper::new(waker),
+            stopper: Stopper::new(Arc::clone(&waker)),
+            waker,
             once: config.once,
             first: None,
             next_progress: Instant::ZERO,
         })
+    }
+
+    /// Has the handler script run for every dump that ends.
+    pub fn set_handler(&mut self, mut handler: Handler) {
+        handler.begin(Arc::clone(&self.waker));
+        self.handler = Some(handler);
     }
 
     /// Where heralds are taken.

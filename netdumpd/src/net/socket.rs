@@ -10,13 +10,10 @@ use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Type};
 use zerocopy::IntoBytes;
 
-use super::memory::Share;
+use super::memory::{BUFFER_LEN, Share};
 
 /// Receive buffer asked of the system, in bytes: what comes in during a slow fsync.
 const RECEIVE_BUFFER_LEN: usize = 8 << 20;
-
-/// The largest UDP datagram fits.
-const BUFFER_LEN: usize = 1 << 16;
 
 /// Acks kept while the system takes none, in bytes; the client asks again for older ones.
 const MAX_WAITING_LEN: usize = 4096 * Ack::LEN;

@@ -34,13 +34,11 @@ impl Daemon {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut output = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        output.read_line(&mut line).unwrap();
-        let event: Value = serde_json::from_str(&line).expect("an event");
-        assert_eq!(event["event"], "listening");
-        let address = event["address"].as_str().unwrap().parse().unwrap();
-        Self { child, output, address }
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let mut daemon = Self { child, output, address: "127.0.0.1:1".parse().unwrap() };
+        let event = daemon.event("listening");
+        daemon.address = event["address"].as_str().unwrap().parse().unwrap();
+        daemon
     }
 
     /// The next event of this kind.

@@ -5,15 +5,14 @@
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use debugnet_core::wire::debugnet::{FINISHED, HERALD, KDH, VMCORE};
-use netdumpd::core::{Limits, Verdict};
+use netdumpd::core::Verdict;
 use netdumpd::net::{Event, Server, ServerConfig, Stopper};
-use netdumpd::store::{DiskLimits, StoreConfig};
 use serde_json::Value;
 use zerocopy::IntoBytes;
 
@@ -126,22 +125,9 @@ struct Running {
 
 impl Running {
     fn start(dir: &Path, listen: &str) -> Self {
-        let config = ServerConfig {
-            listen: listen.parse().unwrap(),
-            store: StoreConfig {
-                dir: dir.to_owned(),
-                default_path: PathBuf::from("."),
-                time_zone: jiff::tz::TimeZone::UTC,
-                disk: DiskLimits::default(),
-            },
-            limits: Limits::default(),
-            script: None,
-            script_limit: Duration::from_secs(60),
-            resolve: false,
-            once: false,
-        };
+        let config = ServerConfig::new(listen.parse().unwrap(), dir.to_owned());
         let mut server = Server::bind(config).unwrap();
-        let (address, stopper) = (server.local_addr(), server.stopper());
+        let (address, stopper) = (server.local_addrs()[0], server.stopper());
         let (sender, events) = channel();
         let thread = std::thread::spawn(move || {
             let mut observer = |event: &Event| {

@@ -1,11 +1,12 @@
-//! The command line.
+//! The command line: the one source of `--help`, the man page and completions.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use clap::Parser;
+use clap::{Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use debugnet_core::wire::debugnet::NETDUMP_HERALD_PORT;
 use netdumpd::core::Limits;
 use netdumpd::net::ServerConfig;
@@ -17,33 +18,38 @@ const SECOND_US: u64 = 1_000_000;
 #[derive(Clone, Debug, Parser)]
 #[command(
     version,
+    args_conflicts_with_subcommands = true,
     after_help = "\
 Exit status: 0 stopped, or with --once the dump is complete; 1 cannot start or go on; 2 bad usage;
 with --once: 3 the dump is incomplete, 4 it could not be stored, 5 stopped before a dump ended."
 )]
 pub(crate) struct Args {
-    /// Address to take heralds at
-    #[arg(short = 'a', value_name = "ADDR", default_value_t = Ipv4Addr::UNSPECIFIED.into())]
-    address: IpAddr,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
+    /// Address to take heralds at, with or without a port; may be given several times
+    /// [default: 0.0.0.0]
+    #[arg(short = 'a', long = "listen", value_name = "ADDR", value_parser = listen)]
+    listen: Vec<Listen>,
 
     /// Stay in the foreground, log to standard error; implied by --json and --once
-    #[arg(short = 'D')]
+    #[arg(short = 'D', long)]
     foreground: bool,
 
     /// Dump directory; nothing outside of it is written
-    #[arg(short = 'd', value_name = "DIR", default_value = "/var/crash")]
-    dir: PathBuf,
+    #[arg(short = 'd', long, value_name = "DIR", default_value = "/var/crash")]
+    pub(crate) dir: PathBuf,
 
     /// Run for every dump that ends, with: reason, address, host, info file, vmcore
-    #[arg(short = 'i', value_name = "SCRIPT")]
+    #[arg(short = 'i', long, value_name = "SCRIPT")]
     script: Option<PathBuf>,
 
     /// Process id file [default: /var/run/netdumpd.pid, in the foreground none]
-    #[arg(short = 'P', value_name = "FILE")]
+    #[arg(short = 'P', long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
 
     /// Directory below the dump directory, for clients that ask for none
-    #[arg(short = 'p', value_name = "PATH", default_value = ".")]
+    #[arg(short = 'p', long, value_name = "PATH", default_value = ".")]
     path: PathBuf,
 
     /// Port to take heralds at; 0 picks a free one and tells it
@@ -60,7 +66,24 @@ pub(crate) struct Args {
 
     /// Name files by the client's host name (reverse lookup) instead of its address
     #[arg(long)]
-    resolve: bool,
+    pub(crate) resolve: bool,
+
+    /// Read options from a TOML file: their long names as keys. The command line wins
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Serve as this user, by name or number, once everything is open
+    #[arg(long, value_name = "USER")]
+    pub(crate) user: Option<String>,
+
+    /// Whether to give up all rights that are not needed any more
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Sandbox::Auto)]
+    pub(crate) sandbox: Sandbox,
+
+    /// Where to answer Prometheus over HTTP
+    #[cfg(feature = "metrics")]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) metrics: Option<SocketAddr>,
 
     /// Largest dump accepted: bytes, or with K, M, G or T
     #[arg(long, value_name = "SIZE", default_value = "1T", value_parser = size)]
@@ -74,6 +97,22 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size)]
     min_free: u64,
 
+    /// Dumps at a time, with those that have just ended
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_sessions)]
+    max_sessions: usize,
+
+    /// The same for one client address
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_sessions_per_source)]
+    max_sessions_per_source: usize,
+
+    /// New dumps a second; one client address gets a quarter of them
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_heralds_per_s)]
+    max_heralds_per_second: u32,
+
+    /// Received data that may wait for disks, of all dumps together
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = memory)]
+    memory: u64,
+
     /// Seconds an ended dump's late retransmits are answered
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     linger: u32,
@@ -85,6 +124,50 @@ pub(crate) struct Args {
     /// Set for the process that is the daemon
     #[arg(long, hide = true)]
     pub(crate) daemon_child: bool,
+
+    /// Set for the process that runs the handler script
+    #[arg(long, hide = true)]
+    pub(crate) handler_helper: bool,
+}
+
+/// What else the program does.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Print the man page or a shell's completions
+    Generate {
+        #[command(subcommand)]
+        what: Generate,
+    },
+}
+
+/// What is printed.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Generate {
+    /// The man page, for section 8
+    Man,
+    /// Completions for a shell
+    Completions {
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+}
+
+/// Whether the server locks itself down.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Sandbox {
+    /// As far as the system can
+    Auto,
+    /// Do not start if the system cannot
+    Require,
+    /// Not at all
+    Off,
+}
+
+/// An address with or without a port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Listen {
+    Ip(IpAddr),
+    Socket(SocketAddr),
 }
 
 impl Args {
@@ -95,30 +178,59 @@ impl Args {
 
     /// What the server is to do; paths are absolute.
     pub(crate) fn server_config(&self) -> Result<ServerConfig> {
-        let dir = self.dir.canonicalize().with_context(|| {
-            format!("cannot use the dump directory {} (-d)", self.dir.display())
-        })?;
-        ensure!(dir.is_dir(), "the dump directory {} (-d) is no directory", dir.display());
         let mut limits = Limits::default();
         limits.max_dump_len = self.max_dump_size;
+        limits.max_sessions = self.max_sessions;
+        limits.max_sessions_per_source = self.max_sessions_per_source;
+        limits.max_heralds_per_s = self.max_heralds_per_second;
         limits.linger_us = u64::from(self.linger) * SECOND_US;
         let mut disk = DiskLimits::default();
         disk.max_total_len = self.max_total_size;
         disk.min_free_len = self.min_free;
         Ok(ServerConfig {
-            listen: SocketAddr::new(self.address, self.port),
+            listen: self.listen_addresses(),
+            inherited: Vec::new(),
             store: StoreConfig {
-                dir,
+                dir: self.dump_dir()?,
                 default_path: self.path.clone(),
                 time_zone: jiff::tz::TimeZone::system(),
                 disk,
             },
             limits,
-            script: self.script.as_deref().map(script).transpose()?,
-            script_limit: Duration::from_secs(self.script_limit.into()),
+            memory_len: usize::try_from(self.memory)?,
             resolve: self.resolve,
             once: self.once,
         })
+    }
+
+    fn listen_addresses(&self) -> Vec<SocketAddr> {
+        let default = [Listen::Ip(std::net::Ipv4Addr::UNSPECIFIED.into())];
+        let all = if self.listen.is_empty() { &default[..] } else { &self.listen };
+        all.iter()
+            .map(|listen| match *listen {
+                Listen::Ip(ip) => SocketAddr::new(ip, self.port),
+                Listen::Socket(address) => address,
+            })
+            .collect()
+    }
+
+    /// The dump directory as an absolute path.
+    pub(crate) fn dump_dir(&self) -> Result<PathBuf> {
+        let dir = self.dir.canonicalize().with_context(|| {
+            format!("cannot use the dump directory {} (-d)", self.dir.display())
+        })?;
+        ensure!(dir.is_dir(), "the dump directory {} (-d) is no directory", dir.display());
+        Ok(dir)
+    }
+
+    /// The script as an absolute path, if there is one: it can be run.
+    pub(crate) fn script(&self) -> Result<Option<PathBuf>> {
+        self.script.as_deref().map(script).transpose()
+    }
+
+    /// How long the script may take.
+    pub(crate) fn script_limit(&self) -> Duration {
+        Duration::from_secs(self.script_limit.into())
     }
 
     /// The process id file to write, if any.
@@ -135,6 +247,18 @@ fn script(path: &Path) -> Result<PathBuf> {
     rustix::fs::access(&found, rustix::fs::Access::EXEC_OK)
         .with_context(|| format!("cannot run the script {shown} (-i)"))?;
     Ok(found)
+}
+
+fn listen(text: &str) -> Result<Listen, String> {
+    let ip = text.parse().map(Listen::Ip);
+    ip.or_else(|_| text.parse().map(Listen::Socket))
+        .map_err(|_| format!("{text:?} is no address; expected 192.0.2.1, 192.0.2.1:20023 or ::1"))
+}
+
+fn memory(text: &str) -> Result<u64, String> {
+    const LEAST: u64 = 1 << 20;
+    let len = size(text)?;
+    if len < LEAST { Err(format!("{text:?} is too little; expected 1M or more")) } else { Ok(len) }
 }
 
 fn size(text: &str) -> Result<u64, String> {
@@ -166,5 +290,16 @@ mod tests {
         assert_eq!(size("2T"), Ok(2 << 40));
         assert!(size("").is_err() && size("G").is_err() && size("-1").is_err());
         assert!(size("99999999999T").is_err());
+        assert!(memory("4K").is_err() && memory("1M").is_ok());
+    }
+
+    #[test]
+    fn addresses_with_and_without_a_port() {
+        let args = ["netdumpd", "-a", "192.0.2.1", "-a", "[::1]:7", "--port", "9"];
+        let addresses = Args::parse_from(args).listen_addresses();
+        assert_eq!(addresses, ["192.0.2.1:9".parse().unwrap(), "[::1]:7".parse().unwrap()]);
+        let addresses = Args::parse_from(["netdumpd"]).listen_addresses();
+        assert_eq!(addresses, ["0.0.0.0:20023".parse().unwrap()]);
+        assert!(listen("host").is_err() && listen("1.2.3.4:").is_err());
     }
 }

@@ -41,16 +41,25 @@ pub(crate) fn detach() -> Result<()> {
     Ok(())
 }
 
-/// In the child, when it serves: lets the parent go, and all it shares with it.
-pub(crate) fn announce() -> Result<()> {
-    let mut output = std::io::stdout();
-    output.write_all(READY)?;
-    output.flush()?;
-    let null = File::options().read(true).write(true).open("/dev/null")?;
-    rustix::stdio::dup2_stdin(&null)?;
-    rustix::stdio::dup2_stdout(&null)?;
-    rustix::stdio::dup2_stderr(&null)?;
-    Ok(())
+/// In the child: what stands in for the descriptors it shares with the parent.
+pub(crate) struct Parting(File);
+
+impl Parting {
+    /// To be made while files can still be opened.
+    pub(crate) fn prepare() -> Result<Self> {
+        Ok(Self(File::options().read(true).write(true).open("/dev/null")?))
+    }
+
+    /// When it serves: lets the parent go, and all it shares with it.
+    pub(crate) fn announce(self) -> Result<()> {
+        let mut output = std::io::stdout();
+        output.write_all(READY)?;
+        output.flush()?;
+        rustix::stdio::dup2_stdin(&self.0)?;
+        rustix::stdio::dup2_stdout(&self.0)?;
+        rustix::stdio::dup2_stderr(&self.0)?;
+        Ok(())
+    }
 }
 
 /// A process id file: locked as long as the process lives, removed at its end.
@@ -77,6 +86,14 @@ impl PidFile {
         file.set_len(0)?;
         writeln!(file, "{}", std::process::id())?;
         Ok(Self { path: path.canonicalize()?, file })
+    }
+}
+
+impl PidFile {
+    /// The directory it is in.
+    #[cfg(all(feature = "sandbox", target_os = "linux"))]
+    pub(crate) fn dir(&self) -> Option<PathBuf> {
+        self.path.parent().map(Path::to_path_buf)
     }
 }
 

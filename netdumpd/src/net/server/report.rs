@@ -41,8 +41,8 @@ impl Server {
             );
             let (host, record) = (paths.host.clone(), self.full(&paths.sidecar));
             observer.event(&Event::Interrupted { peer, host, vmcore, info, record, reason, bytes });
-            if let Some(scripts) = &mut self.scripts {
-                scripts.queue(NO_SESSION, reason, peer.ip(), paths);
+            if let Some(handler) = &mut self.handler {
+                handler.queue(NO_SESSION, reason, peer.ip(), &paths);
             }
         }
     }
@@ -96,7 +96,7 @@ impl Server {
 
     /// The path of a dump's file, without the `.` of the default directory.
     fn full(&self, path: &Path) -> PathBuf {
-        self.dir.join(path).components().collect()
+        self.store.dir().join(path).components().collect()
     }
 
     pub(super) fn report_progress(&mut self, observer: &mut dyn Observer) {
