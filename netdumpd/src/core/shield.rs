@@ -125,6 +125,7 @@ impl Shield {
             due.push(place);
             return;
         }
+        let paused_us = now.since_us(self.last);
         self.last = now;
         let (file, offset, len) = match carried {
             Carried::Payload { file, offset, len } => (*file, *offset, *len),
@@ -140,6 +141,7 @@ impl Shield {
             }
         };
         let packet = chunk::Packet { place, file, offset, len };
+        self.end_if_followed(&packet, paused_us, due);
         match self.place(now, &packet) {
             Ok(()) => self.settle(due),
             Err(Misfit) => {
@@ -172,7 +174,7 @@ impl Shield {
             Some(chunk) if chunk.is_withholding() => {
                 if chunk.may_be_over() {
                     self.last.after(PAUSE_US)
-                } else if self.state == State::Unsure && !chunk.is_beyond_aliases() {
+                } else if self.state == State::Unsure && !chunk.is_near_aliases() {
                     self.last.after(UNSURE_US)
                 } else {
                     Instant::NEVER
@@ -206,6 +208,20 @@ impl Shield {
         self.state = State::Off;
     }
 
+    /// A client that has all its acks goes on at once with the next burst. Had
+    /// this one more packets, they would come after a second.
+    fn end_if_followed(&mut self, packet: &chunk::Packet, paused_us: u64, due: &mut Vec<Place>) {
+        if let Some(chunk) = &mut self.chunk
+            && chunk.is_all_acked()
+            && chunk.may_be_over()
+            && chunk.is_new(packet)
+            && paused_us < RETRANSMIT_US
+        {
+            chunk.end_here();
+            self.settle(due);
+        }
+    }
+
     /// Finds the packet's place in the present burst, or in the next.
     fn place(&mut self, now: Instant, packet: &chunk::Packet) -> Result<(), Misfit> {
         let base = self.base.ok_or(Misfit)?;
@@ -213,15 +229,15 @@ impl Shield {
             self.payload_len = chunk::guess_payload_len(base, packet).ok_or(Misfit)?;
         }
         if let Some(chunk) = &mut self.chunk {
-            if let Some(opened) = self.opened
-                && chunk.is_new(packet)
-                && now.since_us(opened) < RETRANSMIT_US
-            {
-                // It did not wait for the second that a stock client waits.
-                self.opened = None;
-                self.strikes += 1;
-                if self.strikes >= MAX_STRIKES {
-                    return Err(Misfit);
+            if let Some(opened) = self.opened.take_if(|_| chunk.is_new(packet)) {
+                if now.since_us(opened) >= RETRANSMIT_US {
+                    chunk.close();
+                } else {
+                    // It did not wait for the second that a stock client waits.
+                    self.strikes += 1;
+                    if self.strikes >= MAX_STRIKES {
+                        return Err(Misfit);
+                    }
                 }
             }
             if chunk.takes(packet) {

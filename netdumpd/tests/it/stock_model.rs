@@ -32,6 +32,9 @@ impl Shift {
     }
 }
 
+/// Puts the indices of a burst in the order in which they are sent.
+type Reorder<'a> = dyn FnMut(&mut Vec<u32>) + 'a;
+
 /// A datagram on its way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Hop {
@@ -52,7 +55,7 @@ pub(crate) struct StockModel<'a> {
     /// Says which datagrams are lost.
     pub(crate) lose: Box<dyn FnMut(Hop) -> bool + 'a>,
     /// Puts the packets of a burst in another order.
-    pub(crate) reorder: Box<dyn FnMut(&mut Vec<u32>) + 'a>,
+    pub(crate) reorder: Box<Reorder<'a>>,
     pub(crate) rounds: u32,
     seqno: u32,
     on: Socket,

@@ -12,6 +12,9 @@ const BLOCK_LEN: u64 = 4096;
 /// Packets whose index differs by this share a bit.
 const ALIAS: u32 = 32;
 
+/// So many packets in a row are not lost by chance.
+const FEW: u32 = 4;
+
 /// Payloads with which a burst has more packets than 32, and not more than 64:
 /// with fewer there is nothing to shield from, and with more the client itself warns.
 const PAYLOAD_LENS: std::ops::Range<u64> = 1024..2048;
@@ -93,9 +96,9 @@ impl Chunk {
         })
     }
 
-    /// Whether the packet would be the highest so far.
+    /// Whether the packet has not come before.
     pub(super) fn is_new(&self, packet: &Packet) -> bool {
-        self.index(packet.place).is_none_or(|index| self.stored >> index == 0)
+        self.index(packet.place).is_none_or(|index| self.stored >> index & 1 == 0)
     }
 
     /// Notes a packet that it [takes](Self::takes); its ack is withheld for now.
@@ -138,9 +141,15 @@ impl Chunk {
         self.withheld != 0
     }
 
-    /// Whether the burst was seen to have packets that share bits.
-    pub(super) fn is_beyond_aliases(&self) -> bool {
-        self.stored >> ALIAS != 0
+    /// Whether all that came was acked, and not because the client was in doubt.
+    pub(super) fn is_all_acked(&self) -> bool {
+        self.withheld == 0 && !self.is_open
+    }
+
+    /// Whether the burst has packets that share bits, or would have if only
+    /// the next few were lost.
+    pub(super) fn is_near_aliases(&self) -> bool {
+        self.stored >> (ALIAS - FEW) != 0
     }
 
     /// Whether the last packet that came can be the last of the burst, although it is not shorter.
@@ -170,6 +179,11 @@ impl Chunk {
     pub(super) fn open(&mut self, due: &mut Vec<Place>) {
         self.is_open = true;
         self.release(due);
+    }
+
+    /// Withholds acks again.
+    pub(super) fn close(&mut self) {
+        self.is_open = false;
     }
 
     /// The number after this burst, if all of it is here and acked.
