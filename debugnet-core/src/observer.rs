@@ -4,11 +4,13 @@
 //! It reports to an [`Observer`] given to it. Events are plain values; nothing
 //! is formatted before an observer does so.
 
+use core::fmt;
 use core::net::Ipv4Addr;
 
 use heapless::HistoryBuf;
 
 use crate::addr::MacAddr;
+use crate::decimal::decimal;
 use crate::dump::{Failure, Verdict};
 use crate::progress::Stage;
 use crate::time::Instant;
@@ -34,10 +36,14 @@ pub enum Event {
     },
     /// So much has been acknowledged. At most once a 64th of the image.
     Progress {
-        /// Bytes acknowledged or left out as zeros.
+        /// Bytes of the image acknowledged or left out; of a transformed image those read.
         done: u64,
-        /// Bytes in all.
+        /// Bytes of the image in all.
         total: u64,
+        /// Of those done, how many a second so far; 0 if it is too early to say.
+        rate_bytes_s: u64,
+        /// How long the rest takes at that rate, in microseconds; 0 if it is too early to say.
+        remaining_us: u64,
     },
     /// Another station claims our address.
     AddressConflict {
@@ -102,6 +108,79 @@ impl<const N: usize> Observer for Trace<N> {
     fn event(&mut self, now: Instant, event: &Event) {
         self.events.write((now, *event));
     }
+}
+
+/// The line that users of the original know: `Dumping 47 out of 1007 MB:..11%..21%`
+/// and so on to `..100%`, one item for each ten percent.
+///
+/// `Dumping` names the size of the image, `out of` the memory of the machine. Hand it each event.
+///
+/// ```
+/// use debugnet_core::observer::{DumpingLine, Event};
+///
+/// let mut console = String::new();
+/// let mut line = DumpingLine::new(2 << 30);
+/// for percent in [1, 7, 11, 29, 100] {
+///     let (done, total) = (percent << 20, 100 << 20);
+///     let event = Event::Progress { done, total, rate_bytes_s: 0, remaining_us: 0 };
+///     line.event(&event, &mut console)?;
+/// }
+/// assert_eq!(console, "Dumping 100 out of 2048 MB:..1%..11%..29%..100%");
+/// # Ok::<(), core::fmt::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct DumpingLine {
+    memory_len: u64,
+    /// Ten percents that have been told of; `None` before the first word.
+    tens: Option<u64>,
+}
+
+impl DumpingLine {
+    /// For a machine with so many bytes of memory.
+    pub const fn new(memory_len: u64) -> Self {
+        Self { memory_len, tens: None }
+    }
+
+    /// Writes what the event adds to the line. Nothing is formatted by `core::fmt`.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn event(&mut self, event: &Event, out: &mut dyn fmt::Write) -> fmt::Result {
+        match event {
+            Event::Target { .. } => self.tens = None,
+            Event::Progress { done, total, .. } => {
+                if self.tens.is_none() {
+                    out.write_str("Dumping ")?;
+                    write_decimal(total >> 20, out)?;
+                    out.write_str(" out of ")?;
+                    write_decimal(self.memory_len >> 20, out)?;
+                    out.write_str(" MB:")?;
+                }
+                let hundredth = total.div_ceil(100).max(1);
+                let percent = match done {
+                    done if done >= total => 100,
+                    done => done.checked_div(hundredth).unwrap_or(0),
+                };
+                if self.tens.is_none_or(|tens| tens < percent / 10) {
+                    self.tens = Some(percent / 10);
+                    out.write_str("..")?;
+                    write_decimal(percent, out)?;
+                    out.write_str("%")?;
+                }
+            }
+            Event::Finished(Verdict::Failed) => out.write_str("\n** DUMP FAILED **\n")?,
+            Event::Finished(_) => out.write_str("\nDump complete\n")?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn write_decimal(value: u64, out: &mut dyn fmt::Write) -> fmt::Result {
+    for digit in decimal(value, &mut [0; 20]) {
+        out.write_char(char::from(*digit))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

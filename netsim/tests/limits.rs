@@ -9,8 +9,8 @@ use std::rc::Rc;
 use common::{CoreWorld, assert_identical, assert_same, lossy, random_ram, world};
 use debugnet_core::addr::{PhysAddr, PhysRange};
 use debugnet_core::dump::{
-    DumpInfo, DumpSource, Failure, FailureKind, Outcome, ReadFault, Reason, Stability, Transform,
-    Verdict,
+    DumpInfo, Failure, FailureKind, ImageStream, Outcome, Reason, Stability, Transform,
+    TransformError, Verdict,
 };
 use debugnet_core::nic::{
     Capabilities, ChecksumOffload, Link, Nic, NicError, PayloadKind, RxError, Start, TxError,
@@ -486,21 +486,17 @@ fn all_of_memory_unreadable_is_all_not_sent() {
 }
 
 /// The image as one stream.
-struct Verbatim {
-    at: u64,
-    len: u64,
-}
+struct Verbatim;
 
 impl Transform for Verbatim {
-    fn restart(&mut self) {
-        self.at = 0;
-    }
+    fn restart(&mut self) {}
 
-    fn next(&mut self, source: &mut dyn DumpSource, cell: &mut [u8]) -> Result<usize, ReadFault> {
-        let len = cell.len().min((self.len - self.at) as usize);
-        source.read(PhysAddr(self.at), &mut cell[..len])?;
-        self.at += len as u64;
-        Ok(len)
+    fn next(
+        &mut self,
+        image: &mut ImageStream<'_>,
+        cell: &mut [u8],
+    ) -> Result<usize, TransformError> {
+        Ok(common::fill(image, cell))
     }
 
     fn compression(&self) -> u8 {
@@ -516,9 +512,7 @@ fn a_transform_fills_no_more_than_the_nic_takes() {
     let mut machine = Machine::new(Rc::new(RefCell::new(ram)));
     machine.config = config("mtu=9000");
     let world = world(&lossy(0.0), 1);
-    let mut transform = Verbatim { at: 0, len: 100_000 };
-    let outcome =
-        machine.crash_with(&world, Some(&mut transform), &mut Blind, &DumpInfo::default());
+    let outcome = machine.crash_with(&world, Some(&mut Verbatim), &mut Blind, &DumpInfo::default());
     assert_identical(&machine, &world, &outcome);
 }
 
@@ -770,9 +764,13 @@ fn holes_of_a_transformed_image_are_counted_once() {
         fn restart(&mut self) {
             self.0 = 0;
         }
-        fn next(&mut self, _: &mut dyn DumpSource, cell: &mut [u8]) -> Result<usize, ReadFault> {
+        fn next(
+            &mut self,
+            _: &mut ImageStream<'_>,
+            cell: &mut [u8],
+        ) -> Result<usize, TransformError> {
             if self.0 >= 50_000 {
-                return Err(ReadFault { at: PhysAddr(self.0) });
+                return Err(TransformError("enough"));
             }
             cell.fill(1);
             self.0 += cell.len() as u64;
@@ -786,5 +784,7 @@ fn holes_of_a_transformed_image_are_counted_once() {
     let world = world(&lossy(0.0), 1);
     let outcome = machine.crash_with(&world, Some(&mut Fails(0)), &mut Blind, &DumpInfo::default());
     assert_eq!(outcome.verdict, Verdict::Failed);
+    let failure = outcome.failure.expect("it says why");
+    assert_eq!(failure.kind, FailureKind::Transform(TransformError("enough")));
     assert_eq!(outcome.acked_bytes + outcome.holes.bytes(), 100_000);
 }

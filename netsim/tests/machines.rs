@@ -8,7 +8,8 @@ use std::rc::Rc;
 use common::{CoreWorld, assert_identical, assert_same, lossy, random_ram, world};
 use debugnet_core::addr::{PhysAddr, PhysRange};
 use debugnet_core::dump::{
-    DumpInfo, DumpSource, FailureKind, ReadFault, Reason, Stability, Transform, Verdict,
+    DumpInfo, FailureKind, ImageStream, ReadFault, Reason, Stability, Transform, TransformError,
+    Verdict,
 };
 use debugnet_core::nic::{ChecksumOffload, NicError, PayloadKind};
 use debugnet_core::observer::{Blind, Event, Trace};
@@ -269,21 +270,18 @@ fn zeros_are_left_out() {
 }
 
 /// The trivial transform: the image as one stream, each byte inverted.
-struct Inverted {
-    at: u64,
-    len: u64,
-}
+struct Inverted;
 
 impl Transform for Inverted {
-    fn restart(&mut self) {
-        self.at = 0;
-    }
+    fn restart(&mut self) {}
 
-    fn next(&mut self, source: &mut dyn DumpSource, cell: &mut [u8]) -> Result<usize, ReadFault> {
-        let len = cell.len().min((self.len - self.at) as usize);
-        source.read(PhysAddr(self.at), &mut cell[..len])?;
+    fn next(
+        &mut self,
+        image: &mut ImageStream<'_>,
+        cell: &mut [u8],
+    ) -> Result<usize, TransformError> {
+        let len = common::fill(image, cell);
         cell[..len].iter_mut().for_each(|byte| *byte = !*byte);
-        self.at += len as u64;
         Ok(len)
     }
 
@@ -298,9 +296,8 @@ fn a_transform_stands_between_source_and_wire() {
     ram.add(0, (0..LEN).map(|i| (i / 3) as u8).collect(), Stability::Frozen);
     let machine = Machine::new(Rc::new(RefCell::new(ram)));
     let world: CoreWorld = world(&lossy(0.03), 9);
-    let mut transform = Inverted { at: 0, len: LEN as u64 };
     let info = DumpInfo { key: &[7; 5000], ..DumpInfo::default() };
-    let outcome = machine.crash_with(&world, Some(&mut transform), &mut Blind, &info);
+    let outcome = machine.crash_with(&world, Some(&mut Inverted), &mut Blind, &info);
     assert_eq!(outcome.verdict, Verdict::Confirmed);
     let world = world.borrow();
     let (image, _) = world.server.image().unwrap();

@@ -7,7 +7,11 @@
 
 use zerocopy::IntoBytes;
 
-use super::{DumpInfo, DumpSource, Extent, Gap, Gaps, ReadFault, Reason, Stability, Transform};
+use super::stream::{FAULT_LEN, StreamState};
+use super::{
+    DumpInfo, DumpSource, Extent, Gap, Gaps, ImageStream, ReadFault, Reason, Stability, Transform,
+    TransformError,
+};
 use crate::addr::{PhysAddr, PhysRange};
 use crate::config::Config;
 use crate::nic::TxTicket;
@@ -66,6 +70,8 @@ pub(crate) struct Dumper {
     rest: Extent,
     /// Bytes of the key sent, or of the transformed stream.
     stream_at: u64,
+    /// How far a transform has read the image.
+    pub(crate) stream: StreamState,
     /// Extents the source has, as counted before anything else.
     extents: u64,
     last: Option<Extent>,
@@ -75,40 +81,41 @@ pub(crate) struct Dumper {
     readable: Option<u64>,
     pub(crate) image_len: u64,
     pub(crate) dump_bytes: u64,
+    /// Bytes of the headers and notes.
+    generated_bytes: u64,
     pub(crate) sent_bytes: u64,
     pub(crate) acked_bytes: u64,
     pub(crate) zero_bytes: u64,
+    unreadable_bytes: u64,
     pub(crate) bytes_read: u64,
     pub(crate) bytes_copied: u64,
     pub(crate) not_sent: Gaps,
     pub(crate) fault: Option<ReadFault>,
 }
 
-const NO_EXTENT: Extent =
-    Extent { offset: 0, range: PhysRange::EMPTY, stability: Stability::Frozen };
-
 impl Dumper {
     /// Zeros shorter than this are sent: leaving them out costs a message border.
     const ZERO_RUN_MIN: u64 = 512;
     /// Zeros looked for at a time.
     const ZERO_SCAN: u64 = 16 * 1024;
-    /// What is taken to be unreadable with its first byte, and aligned.
-    const FAULT_LEN: u64 = 4096;
 
     pub(crate) const fn new() -> Self {
         Self {
             step: Step::Survey,
-            rest: NO_EXTENT,
+            rest: Extent::NONE,
             stream_at: 0,
+            stream: StreamState::START,
             extents: 0,
             last: None,
             tail_sent: false,
             readable: None,
             image_len: 0,
             dump_bytes: 0,
+            generated_bytes: 0,
             sent_bytes: 0,
             acked_bytes: 0,
             zero_bytes: 0,
+            unreadable_bytes: 0,
             bytes_read: 0,
             bytes_copied: 0,
             not_sent: Gaps::EMPTY,
@@ -151,7 +158,9 @@ impl Dumper {
                     self.not_sent.add(Gap { offset, len, reason: Reason::Redacted });
                     continue;
                 }
-                Stability::Generated => {}
+                Stability::Generated => {
+                    self.generated_bytes = self.generated_bytes.saturating_add(len);
+                }
                 Stability::Frozen | Stability::Volatile => {
                     self.dump_bytes = self.dump_bytes.saturating_add(len);
                 }
@@ -165,7 +174,7 @@ impl Dumper {
     }
 
     /// Queues at most one message, or passes over one run of zeros.
-    pub(crate) fn fill(&mut self, room: &mut Room<'_, '_, '_>) -> Result<Fill, ReadFault> {
+    pub(crate) fn fill(&mut self, room: &mut Room<'_, '_, '_>) -> Result<Fill, TransformError> {
         match self.step {
             Step::Survey => Ok(Fill::Waiting),
             Step::Herald => Ok(self.herald(room)),
@@ -187,6 +196,17 @@ impl Dumper {
             Step::Finish => Ok(self.queue_last(room, blank(debugnet::FINISHED), Step::AwaitFinish)),
             Step::AwaitFinish => Ok(Fill::Done),
         }
+    }
+
+    /// Bytes of the image that are done with, and in all.
+    pub(crate) fn done(&self, is_transformed: bool) -> (u64, u64) {
+        if is_transformed {
+            return (self.stream.at.min(self.image_len), self.image_len);
+        }
+        let done = self.acked_bytes.saturating_add(self.zero_bytes);
+        let done = done.saturating_add(self.unreadable_bytes);
+        let total = self.dump_bytes.saturating_add(self.generated_bytes);
+        (done.min(total), total)
     }
 
     /// A message was acknowledged.
@@ -427,7 +447,7 @@ impl Dumper {
         match fault.at.0.checked_sub(start) {
             Some(readable @ 1..) if readable < piece.range.len() => self.readable = Some(readable),
             _ => {
-                let to_page = Self::FAULT_LEN.saturating_sub(start & (Self::FAULT_LEN - 1));
+                let to_page = FAULT_LEN.saturating_sub(start & (FAULT_LEN - 1));
                 let len = piece.range.len().min(to_page);
                 self.cannot_read(fault, piece.offset, len);
                 self.skip(len);
@@ -437,6 +457,7 @@ impl Dumper {
     }
 
     fn cannot_read(&mut self, fault: ReadFault, offset: u64, len: u64) {
+        self.unreadable_bytes = self.unreadable_bytes.saturating_add(len);
         self.fault.get_or_insert(fault);
         self.not_sent.add(Gap { offset, len, reason: Reason::Unreadable });
     }
@@ -465,15 +486,16 @@ impl Dumper {
         Ok(())
     }
 
-    fn transformed(&mut self, room: &mut Room<'_, '_, '_>) -> Result<Fill, ReadFault> {
+    fn transformed(&mut self, room: &mut Room<'_, '_, '_>) -> Result<Fill, TransformError> {
         if !room.session.has_room() {
             return Ok(Fill::Waiting);
         }
         let Some(id) = take_cell(room) else { return Ok(Fill::Waiting) };
         let most = usize::from(room.payload_len);
         let cell = room.pool.bytes_mut(id).get_mut(..most).unwrap_or(&mut []);
+        let mut image = ImageStream::new(room.source, &mut self.stream, self.image_len);
         let len = match &mut room.transform {
-            Some(transform) => transform.next(room.source, cell),
+            Some(transform) => transform.next(&mut image, cell),
             None => Ok(0),
         };
         let len = match len {

@@ -8,8 +8,10 @@ mod info;
 pub mod layout;
 mod outcome;
 mod source;
+mod stream;
 
 pub(crate) use dumper::{Dumper, Fill, Room, Step, stage};
 pub use info::DumpInfo;
 pub use outcome::{Failure, FailureKind, Gap, Gaps, Outcome, Reason, Verdict};
-pub use source::{DumpSource, Extent, ReadFault, ReadRam, Stability, Transform};
+pub use source::{DumpSource, Extent, ReadFault, ReadRam, Stability, Transform, TransformError};
+pub use stream::ImageStream;

@@ -3,7 +3,7 @@
 use heapless::Vec;
 
 use crate::addr::PhysAddr;
-use crate::dump::ReadFault;
+use crate::dump::{ReadFault, TransformError};
 use crate::nic::{NicError, TxError};
 use crate::progress::Stage;
 
@@ -152,6 +152,8 @@ pub enum FailureKind {
     ClockStopped,
     /// Memory could not be read.
     Read(ReadFault),
+    /// The transform cannot go on.
+    Transform(TransformError),
     /// All cells were lost to a NIC that did not stop.
     NoCells,
 }

@@ -5,6 +5,7 @@
 //! holds addresses; bytes are read by the platform's [`ReadRam`] (with
 //! volatile loads) or by the device.
 
+use super::ImageStream;
 use crate::addr::{PhysAddr, PhysRange};
 use crate::wire::checksum::Sum;
 
@@ -36,6 +37,12 @@ pub struct Extent {
     pub range: PhysRange,
     /// What it is made of.
     pub stability: Stability,
+}
+
+impl Extent {
+    /// No part of any image.
+    pub(crate) const NONE: Self =
+        Self { offset: 0, range: PhysRange::EMPTY, stability: Stability::Frozen };
 }
 
 /// A read that faulted.
@@ -142,17 +149,26 @@ pub trait Transform {
     /// Starts anew, for another target.
     fn restart(&mut self);
 
-    /// Fills `cell` with the next bytes of the stream, reading the source as
+    /// Fills `cell` with the next bytes of the stream, reading the image as
     /// needed, and returns how many; fewer than `cell.len()` only at the end,
     /// 0 after it. Must do bounded work: about a cell's worth.
     ///
     /// # Errors
-    /// [`ReadFault`] if the source cannot be read and the transform cannot go on without it.
-    fn next(&mut self, source: &mut dyn DumpSource, cell: &mut [u8]) -> Result<usize, ReadFault>;
+    /// [`TransformError`] if it cannot go on. That ends the attempt.
+    fn next(
+        &mut self,
+        image: &mut ImageStream<'_>,
+        cell: &mut [u8],
+    ) -> Result<usize, TransformError>;
 
     /// `compression` code of the kernel dump header: 0 none, 1 gzip, 2 zstd.
     fn compression(&self) -> u8;
 }
+
+/// A transform that cannot go on, in its own words.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct TransformError(pub &'static str);
 
 #[cfg(test)]
 mod tests {

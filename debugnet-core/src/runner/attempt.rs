@@ -26,6 +26,14 @@ const GAP_MAX_US: u64 = 2_000_000;
 /// When to look again for a link.
 const LINK_WAIT_US: u64 = 10_000;
 
+/// `value * by / over` of numbers that may be large; 0 over 0.
+fn scaled(value: u64, by: u64, over: u64) -> u64 {
+    match value.checked_mul(by) {
+        Some(product) => product.checked_div(over).unwrap_or(0),
+        None => value.checked_div(over).unwrap_or(0).saturating_mul(by),
+    }
+}
+
 impl Dump<'_, '_> {
     /// One bounded step: at most 64 frames each way. Never waits.
     ///
@@ -287,13 +295,16 @@ impl Dump<'_, '_> {
 
     fn report(&mut self, now: Instant, io: &mut Io<'_>) {
         io.progress.set_acked(self.dumper.acked_bytes);
-        let done = self.dumper.acked_bytes.saturating_add(self.dumper.zero_bytes);
-        let total = self.dumper.dump_bytes;
+        let (done, total) = self.dumper.done(io.transform.is_some());
         let step = total.div_ceil(64).max(1);
-        let part = done.checked_div(step).unwrap_or(0);
+        let part = if done < total { done.checked_div(step).unwrap_or(0) } else { u64::MAX };
         if part > self.reported {
             self.reported = part;
-            io.observer.event(now, &Event::Progress { done: done.min(total), total });
+            let elapsed_us = now.since_us(self.first_data.unwrap_or(now));
+            let rate_bytes_s = scaled(done, 1_000_000, elapsed_us);
+            let remaining_us = scaled(total.saturating_sub(done), 1_000_000, rate_bytes_s);
+            let progress = Event::Progress { done, total, rate_bytes_s, remaining_us };
+            io.observer.event(now, &progress);
         }
     }
 
@@ -327,7 +338,7 @@ impl Dump<'_, '_> {
             if room.session.queued() > 2 * BATCH {
                 return Ok(Fill::Waiting);
             }
-            match self.dumper.fill(&mut room).map_err(FailureKind::Read)? {
+            match self.dumper.fill(&mut room).map_err(FailureKind::Transform)? {
                 Fill::More => {}
                 other => return Ok(other),
             }
@@ -345,7 +356,8 @@ impl Dump<'_, '_> {
             DumpStep::AwaitFinish => Stage::Finish,
         };
         self.enter(now, stage, io);
-        if let Some(fault) = self.dumper.fault.or(self.transmitter.fault)
+        let fault = self.dumper.fault.or(self.dumper.stream.fault).or(self.transmitter.fault);
+        if let Some(fault) = fault
             && self.failure.is_none()
         {
             self.fail(now, FailureKind::Read(fault), io);

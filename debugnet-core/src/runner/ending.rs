@@ -128,7 +128,11 @@ impl Dump<'_, '_> {
             retransmits: counters.retransmits,
             bad_checksums,
             stale_acks: counters.stale_acks,
-            bytes_read: self.dumper.bytes_read.saturating_add(self.transmitter.bytes_read),
+            bytes_read: self
+                .dumper
+                .bytes_read
+                .saturating_add(self.dumper.stream.bytes_read)
+                .saturating_add(self.transmitter.bytes_read),
             bytes_copied: self.dumper.bytes_copied.saturating_add(self.transmitter.bytes_copied),
             cells_high_water: self.pool.high_water(),
             elapsed_us: now.since_us(self.begun.unwrap_or(now)),
@@ -140,6 +144,7 @@ impl Dump<'_, '_> {
     /// What could not be read when it was queued, and when it was to be copied.
     fn not_sent(&self) -> Gaps {
         let mut gaps = self.dumper.not_sent.clone();
+        gaps.join(&self.dumper.stream.unreadable);
         gaps.join(&self.transmitter.unreadable);
         gaps
     }

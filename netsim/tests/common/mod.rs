@@ -7,7 +7,7 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use debugnet_core::dump::{Outcome, Stability, Verdict};
+use debugnet_core::dump::{ImageStream, Outcome, Stability, Verdict};
 use netsim::link::{Link, LinkConfig};
 use netsim::pcap::Capture;
 use netsim::ram::{Ram, SharedRam};
@@ -84,4 +84,15 @@ pub(crate) fn replayable(name: &str, seed: u64, check: impl Fn(Option<Capture<Bo
     let again = run(Some(Capture::new(file).expect("a capture")));
     let what = if again.is_err() { "failed" } else { "failed once and passed when repeated" };
     panic!("{name}, seed {seed}: {what}; frames in {}", path.display());
+}
+
+/// Fills a cell from the image; fewer bytes only at its end.
+pub(crate) fn fill(image: &mut ImageStream<'_>, cell: &mut [u8]) -> usize {
+    let mut len = 0;
+    loop {
+        match image.read(&mut cell[len..]) {
+            0 => return len,
+            more => len += more,
+        }
+    }
 }

@@ -2,6 +2,8 @@
 
 use byteorder::ByteOrder;
 
+use crate::decimal::decimal;
+
 /// Takes a stream of bytes and keeps those from `from` on, as many as fit.
 #[derive(Debug)]
 pub(super) struct Sink<'a> {
@@ -110,21 +112,6 @@ fn hex_digit(value: u8) -> u8 {
     if value < 10 { b'0'.wrapping_add(value) } else { b'a'.wrapping_add(value.wrapping_sub(10)) }
 }
 
-/// The decimal digits of a number, at the end of `digits`. Formatting of `core` may panic.
-pub(crate) fn decimal(value: u64, digits: &mut [u8; 20]) -> &[u8] {
-    let mut rest = value;
-    let mut first = digits.len();
-    for (index, digit) in digits.iter_mut().enumerate().rev() {
-        *digit = b'0'.wrapping_add((rest % 10) as u8);
-        rest /= 10;
-        first = index;
-        if rest == 0 {
-            break;
-        }
-    }
-    digits.get(first..).unwrap_or(&[])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,13 +140,6 @@ mod tests {
                 stream(&mut Sink::new(from as u64, &mut part));
                 assert_eq!(part, whole[from..to], "{from}..{to}");
             }
-        }
-    }
-
-    #[test]
-    fn numbers_of_any_length() {
-        for value in [0, 9, 10, 4096, u64::MAX] {
-            assert_eq!(decimal(value, &mut [0; 20]), value.to_string().as_bytes());
         }
     }
 }
