@@ -17,8 +17,8 @@ use std::rc::Rc;
 
 use debugnet_core::addr::{DeviceAddr, MacAddr, PhysAddr, PhysRange};
 use debugnet_core::time::{Clock, Instant};
-use nic_hal::Identity;
 use nic_hal::host::{HostConfig, HostMemory};
+use nic_hal::{DmaRegion, Identity};
 
 pub use registers::FakeWindow;
 
@@ -334,6 +334,11 @@ impl FakeIntel {
         let mut bytes = vec![0; DEAD_LEN];
         self.dead.device_read(DEAD_MEMORY, &mut bytes).expect("inside");
         bytes
+    }
+
+    /// The payload memory, for a caller that fills it itself.
+    pub fn payload_memory(&self) -> (DmaRegion, PhysAddr) {
+        (self.payload.region(), PhysAddr(PAYLOAD_MEMORY))
     }
 
     /// Puts `bytes` in the payload memory at `offset`.

@@ -20,7 +20,7 @@ use std::rc::Rc;
 use debugnet_core::addr::{DeviceAddr, MacAddr, PhysAddr, PhysRange};
 use debugnet_core::nic::NicError;
 use nic_hal::host::{HostConfig, HostMemory};
-use nic_hal::{DmaMap, Identity};
+use nic_hal::{DmaMap, DmaRegion, Identity};
 
 pub use registers::FakeWindow;
 use registers::Region;
@@ -369,6 +369,11 @@ impl FakeVirtio {
             self.driver_memory.device_read(*start, &mut margin).expect("a margin");
             margin == [0; MARGIN]
         })
+    }
+
+    /// The payload memory, for a caller that fills it itself.
+    pub fn payload_memory(&self) -> (DmaRegion, PhysAddr) {
+        (self.payload.region(), PhysAddr(PAYLOAD_MEMORY))
     }
 
     /// Puts `bytes` in the payload memory at `offset`.
