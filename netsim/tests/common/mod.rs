@@ -55,7 +55,8 @@ pub(crate) fn lossy(loss: f64) -> LinkConfig {
 pub(crate) fn assert_identical(machine: &Machine, world: &CoreWorld, outcome: &Outcome) {
     let world = world.borrow();
     let truth = machine.ram.borrow().truth();
-    let (image, finished) = world.server.image().expect("a dump arrived");
+    let (image, finished) =
+        world.server.image().unwrap_or_else(|| panic!("no dump arrived: {outcome:?}"));
     assert!(finished, "the server did not finish: {outcome:?}");
     assert_eq!(outcome.verdict, Verdict::Confirmed, "{outcome:?}");
     assert!(outcome.is_complete());
