@@ -17,7 +17,15 @@ pub(crate) struct Args {
 }
 
 /// Crates of the crash path: `no_std`, without `alloc`.
-const NO_STD: &[&str] = &["debugnet-core", "nic-hal", "nic-virtio", "nic-e1000", "nic-w5500", "nic-smoltcp"];
+const NO_STD: &[&str] = &[
+    "debugnet-core",
+    "nic-hal",
+    "nic-virtio",
+    "nic-e1000",
+    "nic-w5500",
+    "nic-smoltcp",
+    "debugnet-capi",
+];
 
 /// The firmware's manifest, from the root of the workspace.
 const FIRMWARE: &str = "qemu-tests/firmware/Cargo.toml";
