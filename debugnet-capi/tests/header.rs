@@ -57,3 +57,11 @@ fn c_compilers_take_it() {
         compile("alone.c", standard, "#include <debugnet.h>\nint nothing;\n");
     }
 }
+
+#[test]
+fn c_compilers_take_the_examples() {
+    for name in ["virtio_mmio.c", "crash.c"] {
+        let path = root().join("examples").join(name);
+        compile(name, "c99", &format!("#include \"{}\"\n", path.display()));
+    }
+}
