@@ -40,7 +40,7 @@ pub(crate) struct Told<'a>(pub(crate) &'a Machine);
 
 impl Observer for Told<'_> {
     fn event(&mut self, _: Instant, event: &Event) {
-        if let (Event::Progress { done, total }, Some(progress)) = (event, self.0.progress) {
+        if let (Event::Progress { done, total, .. }, Some(progress)) = (event, self.0.progress) {
             progress(self.0.context, *done, *total);
         }
     }
