@@ -23,6 +23,7 @@ const NO_STD: &[&str] = &[
     "nic-virtio",
     "nic-e1000",
     "nic-w5500",
+    "nic-probe",
     "nic-smoltcp",
     "debugnet-capi",
 ];

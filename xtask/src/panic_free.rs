@@ -34,6 +34,7 @@ pub(crate) fn all() -> Result<Tally> {
     for (feature, what) in [
         ("every-transport", "panic-free with every virtio transport"),
         ("e1000", "panic-free with the Intel driver"),
+        ("probe", "panic-free with the driver that the PCI id asks for"),
         ("layouts", "panic-free with the layouts"),
         ("w5500", "panic-free with the SPI driver"),
     ] {

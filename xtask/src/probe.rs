@@ -28,7 +28,7 @@ pub(crate) const SYMBOL: &str = "PANIC_PATH_REMAINS";
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Probe<'a> {
     pub(crate) target: &'a str,
-    /// `inject`, `defined`, `every-transport`, `e1000`, `layouts`, or nothing.
+    /// `inject`, `defined`, `every-transport`, `e1000`, `probe`, `layouts`, or nothing.
     pub(crate) feature: Option<&'a str>,
     /// Whether the program tells the stack frame of each function.
     pub(crate) stack_sizes: bool,

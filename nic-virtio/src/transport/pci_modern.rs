@@ -72,6 +72,12 @@ pub struct PciModern<A, R = Mmio> {
     notification_data: bool,
 }
 
+/// The PCI ids of virtio network devices, and what they are: vendor, device, name.
+pub const IDS: [(u16, u16, &str); 2] = [
+    (VENDOR, TRANSITIONAL_NET, "virtio-net, transitional or legacy"),
+    (VENDOR, MODERN_NET, "virtio-net"),
+];
+
 /// Whether a PCI function with these ids is a virtio network device, of any age.
 pub const fn is_virtio_net(vendor: u16, device: u16) -> bool {
     vendor == VENDOR && (device == MODERN_NET || device == TRANSITIONAL_NET)

@@ -13,11 +13,13 @@ use debugnet_core::{
 use nic_e1000::{E1000, MEMORY_NEEDED, PciDevice};
 use nic_hal::pci_types::PciAddress;
 use nic_hal::{CrashCell, DmaRegion, Entry, Identity, Mmio, PciFunction, Reserved};
+#[cfg(feature = "probe")]
+use nic_probe::{AnyNic, Device, MEMORY_NEEDED};
 #[cfg(feature = "every-transport")]
 use nic_virtio::{
     AnyTransport, MEMORY_NEEDED_ANY as MEMORY_NEEDED, PciLegacy, PciModern, VirtioMmio, VirtioNet,
 };
-#[cfg(not(any(feature = "every-transport", feature = "e1000")))]
+#[cfg(not(any(feature = "every-transport", feature = "e1000", feature = "probe")))]
 use nic_virtio::{MEMORY_NEEDED, PciModern, VirtioNet};
 
 #[cfg(feature = "layouts")]
@@ -38,11 +40,13 @@ static RX: Reserved<[u8; NEEDS.rx]> = Reserved::new([0; NEEDS.rx]);
 static RINGS: Reserved<Rings> = Reserved::new(Rings([0; MEMORY_NEEDED]));
 static KIT: CrashCell<Kit> = CrashCell::new();
 
+#[cfg(feature = "probe")]
+type Driver = AnyNic<platform::Config, Identity>;
 #[cfg(feature = "e1000")]
 type Driver = E1000<platform::Config, Identity>;
 #[cfg(feature = "every-transport")]
 type Driver = VirtioNet<AnyTransport<platform::Config>, Identity>;
-#[cfg(not(any(feature = "every-transport", feature = "e1000")))]
+#[cfg(not(any(feature = "every-transport", feature = "e1000", feature = "probe")))]
 type Driver = VirtioNet<PciModern<platform::Config, Mmio>, Identity>;
 
 struct Kit {
@@ -85,7 +89,7 @@ fn window(start: PhysAddr, len: usize) -> Option<Mmio> {
     unsafe { Mmio::at(usize::try_from(start.0).ok()?, len) }
 }
 
-#[cfg(not(any(feature = "every-transport", feature = "e1000")))]
+#[cfg(not(any(feature = "every-transport", feature = "e1000", feature = "probe")))]
 fn driver(region: DmaRegion) -> Option<Driver> {
     VirtioNet::new(PciModern::probe(function(), window).ok()?, region, Identity::new()).ok()
 }
@@ -101,6 +105,14 @@ fn driver(region: DmaRegion) -> Option<Driver> {
         _ => AnyTransport::probe_pci(function(), window, ports).ok(),
     };
     VirtioNet::new(transport?, region, Identity::new()).ok()
+}
+
+#[cfg(feature = "probe")]
+fn driver(region: DmaRegion) -> Option<Driver> {
+    let ports = |first: u16, len: u16| window(PhysAddr(first.into()), len.into());
+    let device = Device::probe(function(), window, ports).ok()?;
+    black_box(device.memory_needed());
+    Some(device.driver(region, Identity::new()).ok()?.with_ip_mtu(black_box(9000)))
 }
 
 /// With checksum offload on: more of the driver is reached.
