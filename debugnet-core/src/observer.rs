@@ -4,6 +4,11 @@
 //! It reports to an [`Observer`] given to it. Events are plain values; nothing
 //! is formatted before an observer does so.
 
+#[cfg(feature = "defmt")]
+mod to_defmt;
+#[cfg(feature = "log")]
+mod to_log;
+
 use core::fmt;
 use core::net::Ipv4Addr;
 
@@ -14,6 +19,11 @@ use crate::decimal::decimal;
 use crate::dump::{Failure, Verdict};
 use crate::progress::Stage;
 use crate::time::Instant;
+
+#[cfg(feature = "defmt")]
+pub use to_defmt::ToDefmt;
+#[cfg(feature = "log")]
+pub use to_log::ToLog;
 
 /// Something that happened.
 #[derive(Clone, Copy, PartialEq, Debug)]

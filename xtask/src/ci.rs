@@ -41,6 +41,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         cargo::run(cargo().args(arguments).env("RUSTDOCFLAGS", "-Dwarnings"))
     });
     features(&mut tally)?;
+    tally.check("the observer for `log`", || {
+        run_cargo(&["test", "-p", "debugnet-core", "--lib", "--features", "log", "observer"])
+    });
     bare_targets(&mut tally);
     println!("==> panic-free");
     tally.add(panic_free::all()?);
