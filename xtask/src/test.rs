@@ -86,6 +86,12 @@ impl<'a> Line<'a> {
             };
             return Some(Self::Summary { passed: count("passed")?, failed: count("failed")? });
         }
+        // A test that found out by itself that it cannot run on this machine.
+        if let Some((name, reason)) =
+            line.strip_prefix("skipped: ").and_then(|rest| rest.split_once(": "))
+        {
+            return Some(Self::Ignored { name, reason });
+        }
         let (name, result) = line.strip_prefix("test ")?.rsplit_once(" ... ")?;
         if result == "FAILED" {
             return Some(Self::Failed(name));
@@ -198,6 +204,10 @@ mod tests {
         assert_eq!(
             Line::parse("test src/a.rs - b (line 3) ... ignored"),
             Some(Line::Ignored { name: "src/a.rs - b (line 3)", reason: "marked as ignored" })
+        );
+        assert_eq!(
+            Line::parse("skipped: a::b: no mounts: refused"),
+            Some(Line::Ignored { name: "a::b", reason: "no mounts: refused" })
         );
         assert_eq!(Line::parse("test a::b ... ok"), None);
         assert_eq!(Line::parse("running 3 tests"), None);

@@ -15,18 +15,18 @@ use crate::support::pattern;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_netdumpd");
 
-struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
     output: BufReader<ChildStdout>,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Daemon {
-    fn start(dir: &Path, more: &[&str]) -> Self {
+    pub(crate) fn start(dir: &Path, more: &[&str]) -> Self {
         Self::start_by(Command::new(PROGRAM), dir, more)
     }
 
-    fn start_by(mut command: Command, dir: &Path, more: &[&str]) -> Self {
+    pub(crate) fn start_by(mut command: Command, dir: &Path, more: &[&str]) -> Self {
         let mut child = command
             .args(["-D", "--json", "-a", "127.0.0.1", "--port", "0", "-d"])
             .arg(dir)
@@ -42,7 +42,7 @@ impl Daemon {
     }
 
     /// The next event of this kind.
-    fn event(&mut self, kind: &str) -> Value {
+    pub(crate) fn event(&mut self, kind: &str) -> Value {
         loop {
             let mut line = String::new();
             assert_ne!(self.output.read_line(&mut line).unwrap(), 0, "no {kind} before the end");
@@ -51,6 +51,10 @@ impl Daemon {
                 return event;
             }
         }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     fn signal(&self, signal: Signal) {

@@ -2,7 +2,10 @@
 
 mod daemon;
 mod files;
+mod full_disk;
 mod garbage;
+mod killed;
+mod odd_inputs;
 mod recovery;
 mod replay;
 mod sessions;

@@ -59,6 +59,15 @@ impl StockClient {
         self.reliably(KDH, 0, header.as_bytes(), false);
     }
 
+    /// Sends blocks of 4096 bytes until one is not acked; returns how many bytes were.
+    pub(crate) fn dump_until_refused(&mut self, image: &[u8]) -> usize {
+        self.payload_len = 4096;
+        let refused = image.chunks(4096).enumerate().position(|(n, block)| {
+            self.try_reliably(VMCORE, n as u64 * 4096, block, false).is_err()
+        });
+        refused.map_or(image.len(), |blocks| blocks * 4096)
+    }
+
     pub(crate) fn finish(&mut self) {
         self.reliably(FINISHED, 0, b"", false);
     }
@@ -75,6 +84,19 @@ impl StockClient {
     }
 
     fn reliably(&mut self, kind: u32, offset: u64, bytes: &[u8], teaches_port: bool) {
+        if let Err(unacked) = self.try_reliably(kind, offset, bytes, teaches_port) {
+            panic!("message {kind} at {offset}: {unacked} fragments unacked");
+        }
+    }
+
+    /// Gives up with the number of fragments that were not acked.
+    fn try_reliably(
+        &mut self,
+        kind: u32,
+        offset: u64,
+        bytes: &[u8],
+        teaches_port: bool,
+    ) -> Result<(), usize> {
         let fragments: Vec<_> = match bytes {
             [] => vec![&bytes[..0]],
             _ => bytes.chunks(self.payload_len).collect(),
@@ -107,11 +129,11 @@ impl StockClient {
                 missing.remove(&seqno.wrapping_sub(self.seqno));
                 if missing.is_empty() {
                     self.seqno += fragments.len() as u32;
-                    return;
+                    return Ok(());
                 }
             }
         }
-        panic!("message {kind} at {offset}: {} of {} unacked", missing.len(), fragments.len());
+        Err(missing.len())
     }
 }
 
