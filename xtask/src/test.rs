@@ -31,7 +31,40 @@ pub(crate) fn all(full: bool) -> Result<Tally> {
     let mut tally = host_tests(full)?;
     tally.add(layouts::all());
     tally.add(matrix(full));
+    if full {
+        miri(&mut tally);
+    }
     Ok(tally)
+}
+
+/// What runs under Miri: packages, and tests of them by parts of their names;
+/// none: all. What waits for a device that never answers takes more steps than
+/// an interpreter has time for, which does some hundred times fewer.
+const MIRI: &[(&str, &[&str])] = &[
+    ("nic-hal", &[]),
+    ("nic-virtio", &["what_the_fuzzer", "is_taken_over", "the_device_sees", "received_"]),
+    ("nic-e1000", &["what_the_fuzzer", "is_taken_over", "trap_5", "trap_12", "trap_14"]),
+];
+
+/// The drivers against their fake devices, and what they stand on, under Miri:
+/// no access outside the memory, no undefined behaviour.
+fn miri(tally: &mut Tally) {
+    for (package, tests) in MIRI {
+        let name = format!("miri {package}");
+        if let Err(error) = tools::miri() {
+            tally.skip(name, format!("{error:#}"));
+            continue;
+        }
+        tally.check(&name, || {
+            let mut command = tools::nightly_cargo();
+            command.args(["miri", "test", "-p", package, "--lib", "--"]).args(*tests);
+            command.env("CARGO_TARGET_DIR", cargo::target_dir()?.join("miri"));
+            // Fake devices have memory that is never freed; proptest asks for its folder.
+            command.env("MIRIFLAGS", "-Zmiri-ignore-leaks -Zmiri-disable-isolation");
+            command.env("PROPTEST_CASES", "1");
+            cargo::run(&mut command)
+        });
+    }
 }
 
 /// `cargo test` of the workspace: unit, simulator, integration and doc tests.

@@ -147,6 +147,23 @@ pub(crate) fn nightly() -> Result<()> {
     if installed() { Ok(()) } else { Err(anyhow!("rustup brought no nightly toolchain")) }
 }
 
+/// Miri and the nightly toolchain that has it, installed first if they are
+/// missing and that is possible. The error says why not.
+pub(crate) fn miri() -> Result<()> {
+    nightly()?;
+    let installed = || {
+        let output = nightly_cargo().args(["miri", "--version"]).output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    if installed() {
+        return Ok(());
+    }
+    let add = ["component", "add", "--toolchain", "nightly", "miri", "rust-src"];
+    eprintln!("Miri is missing; installing it: rustup {}", add.join(" "));
+    rustup(&add)?;
+    if installed() { Ok(()) } else { Err(anyhow!("this nightly toolchain has no Miri")) }
+}
+
 /// cargo-fuzz and the nightly toolchain that it needs, installed first if they
 /// are missing and that is possible. The error says why not.
 pub(crate) fn cargo_fuzz() -> Result<()> {

@@ -18,7 +18,7 @@ use std::rc::Rc;
 use debugnet_core::addr::{DeviceAddr, MacAddr, PhysAddr, PhysRange};
 use debugnet_core::time::{Clock, Instant};
 use nic_hal::host::{HostConfig, HostMemory};
-use nic_hal::{DmaRegion, Identity};
+use nic_hal::{DmaMap, DmaRegion, Identity};
 
 pub use registers::FakeWindow;
 
@@ -26,7 +26,7 @@ use crate::ids::{Family, VENDOR, identify};
 use crate::{E1000, MEMORY_NEEDED, PciDevice};
 
 /// The driver, on the fake device.
-pub type FakeDriver = E1000<HostConfig, Identity, FakeWindow>;
+pub type FakeDriver<M = Identity> = E1000<HostConfig, M, FakeWindow>;
 
 /// Where the registers lie in physical memory.
 const BAR: u32 = 0xfeb0_0000;
@@ -229,6 +229,14 @@ impl FakeIntel {
     /// # Panics
     /// If the device cannot be probed.
     pub fn driver(&self) -> FakeDriver {
+        self.driver_with(Identity::new())
+    }
+
+    /// The driver, with another map.
+    ///
+    /// # Panics
+    /// If the device cannot be probed.
+    pub fn driver_with<M: DmaMap>(&self, map: M) -> FakeDriver<M> {
         let mut memory = self.driver_memory.region();
         let _margin = memory.take(MARGIN, 1).expect("a margin");
         let memory = memory.take(MEMORY_NEEDED, 1).expect("as much as is needed");
@@ -236,7 +244,7 @@ impl FakeIntel {
             assert_eq!(phys, PhysAddr(u64::from(BAR)));
             Some(FakeWindow { device: self.device.clone(), len })
         });
-        E1000::new(device.expect("a sound device"), memory, Identity::new()).expect("memory")
+        E1000::new(device.expect("a sound device"), memory, map).expect("memory")
     }
 
     /// The clock that the device runs by.

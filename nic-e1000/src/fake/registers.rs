@@ -225,12 +225,13 @@ impl Device {
                 self.rctl_at_us = Some(self.now_us);
             }
             // Stale indices are sent at once, but by an igb, which waits for a tail.
-            reg::TCTL
-                if value & tctl::EN != 0
-                    && before & tctl::EN == 0
-                    && self.family != Family::Igb =>
-            {
-                self.run_transmitter();
+            reg::TCTL if value & tctl::EN != 0 && before & tctl::EN == 0 => {
+                if self.word(tx + 0x10) != self.word(tx + 0x18) {
+                    self.violation("transmitter switched on with descriptors in its ring");
+                }
+                if self.family != Family::Igb {
+                    self.run_transmitter();
+                }
             }
             reg::EERD => self.read_nvm(value),
             reg::MDIC => {

@@ -10,6 +10,7 @@ use debugnet_core::nic::{
     TxTicket,
 };
 use debugnet_core::time::{Clock, Instant};
+use nic_hal::DmaMap;
 
 use crate::fake::{FakeDriver, FakeIntel, Quirks};
 use crate::registers as reg;
@@ -22,7 +23,7 @@ const ALL: [u16; 3] = [E1000, E1000E, IGB];
 const MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
 
 /// Runs the take-over to its end. The steps are counted: more than this is a hang.
-fn start(nic: &mut FakeDriver, clock: &mut dyn Clock) -> Result<(), NicError> {
+fn start<M: DmaMap>(nic: &mut FakeDriver<M>, clock: &mut dyn Clock) -> Result<(), NicError> {
     for _ in 0..3_000_000 {
         match nic.poll_start(clock)? {
             Start::Ready => return Ok(()),

@@ -2,6 +2,8 @@
 
 use debugnet_core::addr::{PhysAddr, PhysRange};
 
+use nic_hal::{Identity, Limited};
+
 use super::*;
 
 #[test]
@@ -25,6 +27,26 @@ fn a_full_ring_loses_nothing() {
             assert_eq!(sent[74..], [&[1; 700][..], &[2; 748]].concat());
         }
         assert_eq!(send(&mut nic, 9), Ok(TxTicket(u64::from(slots) + 1)));
+        assert_clean(&fake);
+    }
+}
+
+#[test]
+fn payload_out_of_reach_is_refused_and_changes_nothing() {
+    for device in ALL {
+        let fake = FakeIntel::new(device, Quirks::default());
+        let mut nic = fake.driver_with(Limited::new(Identity::new(), 31));
+        start(&mut nic, &mut fake.clock()).unwrap();
+        let near = fake.payload(0, &[1; 100]);
+        let far = PhysRange::new(PhysAddr(0x7fff_ffff), 2).unwrap();
+        // The second segment: what the first one was queued with is taken back.
+        for payload in [&[far][..], &[near, far]] {
+            let sent = nic.transmit(&frame(&header(1), Payload::Dma(payload)));
+            assert_eq!(sent, Err(TxError::NotReachable));
+        }
+        assert_eq!(nic.transmit(&frame(&header(2), Payload::Dma(&[near]))), Ok(TxTicket(1)));
+        nic.kick();
+        assert_eq!(fake.take_frames(), [[&header(2)[..], &[1; 100]].concat()]);
         assert_clean(&fake);
     }
 }

@@ -84,6 +84,8 @@ fn trap_3_stale_indices_send_nothing() {
         let quirks = Quirks { reset_keeps_registers: true, ..Quirks::default() };
         let (fake, ..) = take_over(device, quirks);
         assert!(fake.take_frames().is_empty());
+        // The fake notes a transmitter that is switched on with any.
+        assert_clean(&fake);
     }
 }
 
