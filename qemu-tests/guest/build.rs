@@ -26,6 +26,7 @@ fn main() {
         }
         println!("cargo:rustc-link-arg-bins=-T{script}");
         println!("cargo:rustc-link-arg-bins=--no-pie");
+        println!("cargo:rustc-link-arg-bins=--build-id=sha1");
         return;
     }
     for (kernel, virt_offset) in kernels {
@@ -36,7 +37,7 @@ fn main() {
         "-nostartfiles",
         "-static",
         "-no-pie",
-        "-Wl,--build-id=none",
+        "-Wl,--build-id=sha1",
         "-Wl,-z,norelro",
         "-Wl,--no-dynamic-linker",
         "-Wl,-T",

@@ -14,6 +14,7 @@
 
 pub mod board;
 pub mod compare;
+pub mod core_file;
 pub mod far_end;
 pub mod frame;
 pub mod gateway;

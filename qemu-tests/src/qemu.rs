@@ -28,6 +28,8 @@ pub const CRASHES: &[&str] = &["null", "panic", "stack", "driver-lock"];
 /// Where the kernel's virtual addresses are: equal to the physical ones, or in the top 2 GiB. Each
 /// is a guest of its own.
 pub const MAPPINGS: &[&str] = &["identity", "higher-half"];
+/// What the guest's dump can look like.
+pub const IMAGES: &[&str] = &["elf", "flat", "freebsd"];
 /// Accelerators.
 pub const ACCELERATORS: &[&str] = &["tcg", "kvm"];
 
@@ -48,6 +50,10 @@ pub struct Machine {
     pub accel: String,
     /// One of [`MAPPINGS`].
     pub mapping: String,
+    /// One of [`IMAGES`].
+    pub image: String,
+    /// Whether the guest keeps its keys out of the image.
+    pub redact: bool,
     /// How many CPUs, 1 or 2.
     pub cpus: u32,
     /// RAM in MiB.
@@ -71,6 +77,8 @@ impl Default for Machine {
             nic: "virtio-net-pci".into(),
             accel: "tcg".into(),
             mapping: "identity".into(),
+            image: "elf".into(),
+            redact: false,
             cpus: 1,
             memory_mib: 256,
             mtu: 1500,
@@ -99,6 +107,12 @@ impl Machine {
         }
         if let Some(slots) = self.slots {
             let _ = write!(line, " slots={slots}");
+        }
+        if self.image != "elf" {
+            let _ = write!(line, " image={}", self.image);
+        }
+        if self.redact {
+            line.push_str(" redact=1");
         }
         if self.cpus != 1 {
             let _ = write!(line, " cpus={}", self.cpus);

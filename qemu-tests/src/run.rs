@@ -8,7 +8,7 @@ use std::{fs, io};
 use netsim::link::LinkConfig;
 use serde_json::Value;
 
-use crate::compare::{Layout, LayoutError, Verdict, break_byte, compare};
+use crate::compare::{Image, Layout, LayoutError, Verdict, break_byte, compare, offset_of};
 use crate::far_end::Network;
 use crate::gateway::{Gateway, GatewayConfig, Stats, free_loopback, socket_paths};
 use crate::qemu::{Machine, Paths, Qemu};
@@ -244,6 +244,13 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
         .map_err(doing("starting QEMU"))?;
     let mut guest = Guest { qemu, end };
     let (ready, layout) = guest.boot(config.machine.memory_len())?;
+    let Machine { image, redact, .. } = &config.machine;
+    if ready.image != *image || layout.redacted.is_empty() == *redact {
+        let (got, kept) = (&ready.image, &layout.redacted);
+        let what =
+            format!("asked for image={image} and redact={redact}, got {got} without {kept:x?}");
+        return Err(guest.error(what));
+    }
     let crash = guest.crash()?;
     let outcome = guest.outcome(&gateway, layout.ram_len(), progress)?;
 
@@ -305,14 +312,17 @@ fn judge(
     layout: &Layout,
     truth: &[TruthFile],
 ) -> Result<Verdict, RunError> {
+    let image = if config.machine.image == "flat" { Image::Flat } else { Image::Elf };
     if let Some(address) = config.break_at {
         if layout.volatile.contains(&address) {
             let error = io::Error::other(format!("{address:#x} is in the volatile section"));
             return Err(doing("breaking a byte of the vmcore")(error));
         }
-        break_byte(vmcore, address).map_err(doing("breaking a byte of the vmcore"))?;
+        offset_of(vmcore, image, layout, address)
+            .and_then(|offset| break_byte(vmcore, offset))
+            .map_err(doing("breaking a byte of the vmcore"))?;
     }
-    compare(vmcore, layout, truth).map_err(doing("comparing the vmcore"))
+    compare(vmcore, image, layout, truth).map_err(doing("comparing the vmcore"))
 }
 
 /// Removes the truth if nobody needs it; names the files that stay.
@@ -338,7 +348,11 @@ impl Guest {
     fn boot(&mut self, memory_len: u64) -> Result<(Ready, Layout), RunError> {
         match self.next("boot", &mut || {})? {
             Line::Ready(ready) => {
-                let layout = Layout { ram: ready.ram_ranges(), volatile: ready.volatile_range() };
+                let layout = Layout {
+                    ram: ready.ram_ranges(),
+                    volatile: ready.volatile_range(),
+                    redacted: ready.redacted_range(),
+                };
                 layout.check(memory_len)?;
                 Ok((ready, layout))
             }

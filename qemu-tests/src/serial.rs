@@ -22,6 +22,10 @@ pub struct Ready {
     pub volatile: (u64, u64),
     /// RAM of the memory map, in ascending order: what the image holds.
     pub ram: Vec<(u64, u64)>,
+    /// What the image looks like.
+    pub image: String,
+    /// RAM that the image does not hold, empty if there is none.
+    pub redacted: (u64, u64),
     /// Anything else.
     #[serde(flatten)]
     pub more: Map<String, Value>,
@@ -31,6 +35,11 @@ impl Ready {
     /// The volatile section.
     pub fn volatile_range(&self) -> Range<u64> {
         self.volatile.0..self.volatile.1
+    }
+
+    /// What is kept out of the image.
+    pub fn redacted_range(&self) -> Range<u64> {
+        self.redacted.0..self.redacted.1
     }
 
     /// The RAM ranges.
@@ -122,9 +131,9 @@ mod tests {
 
     #[test]
     fn the_three_lines_are_read() {
-        let Line::Ready(ready) =
-            parse(r#"..GUEST-READY {"volatile":[4096,8192],"ram":[[0,10],[20,30]],"nic":"x"}"#)
-        else {
+        let Line::Ready(ready) = parse(
+            r#"..GUEST-READY {"volatile":[4096,8192],"ram":[[0,10],[20,30]],"image":"elf","redacted":[0,0],"nic":"x"}"#,
+        ) else {
             panic!()
         };
         assert_eq!((ready.volatile_range(), ready.ram_ranges()), (4096..8192, vec![0..10, 20..30]));

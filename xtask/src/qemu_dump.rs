@@ -30,6 +30,12 @@ pub(crate) struct Args {
     /// Virtual addresses of the guest: identity, or higher-half for the top 2 GiB
     #[arg(long, value_name = "NAME", default_value = "identity", value_parser = values::mapping)]
     mapping: String,
+    /// What the dump looks like: elf, for debuggers; flat, RAM at its physical address; or freebsd
+    #[arg(long, value_name = "NAME", default_value = "elf", value_parser = values::image)]
+    image: String,
+    /// Keep a page of the guest's keys out of the dump
+    #[arg(long)]
+    redact: bool,
     /// The guest's CPUs: 1, or 2 with the second one stopped by the death of the first
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=2))]
     cpus: u32,
@@ -96,6 +102,8 @@ fn machine(args: &Args) -> Result<(Machine, &'static Board)> {
         nic: nic.to_owned(),
         accel: args.accel.clone(),
         mapping: args.mapping.clone(),
+        image: args.image.clone(),
+        redact: args.redact,
         cpus: args.cpus,
         memory_mib,
         mtu: args.mtu,

@@ -36,6 +36,10 @@ pub struct Options {
     pub seed: u64,
     /// `fill=`: fill only so many MiB of free RAM. Default all.
     pub fill_mib: Option<u64>,
+    /// `image=`: what the dump looks like. Default `elf`.
+    pub image: ImageKind,
+    /// `redact=1`: keep the kernel's keys out of the image.
+    pub redact: bool,
     /// `cpus=`: how many CPUs to use, 1 or 2. Default 1.
     pub cpus: u32,
     /// `exit=1`: leave QEMU after the outcome instead of stopping with the machine intact.
@@ -69,6 +73,8 @@ impl Default for Options {
             nested: None,
             seed: 1,
             fill_mib: None,
+            image: ImageKind::Elf,
+            redact: false,
             cpus: 1,
             exit: false,
             dump: String::new(),
@@ -139,6 +145,27 @@ impl Death {
     /// Its name on the command line and in the report.
     pub fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(_, death)| *death == self).map_or("?", |(name, _)| name)
+    }
+}
+
+/// What the dump looks like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ImageKind {
+    /// An ELF core that a debugger opens.
+    Elf,
+    /// RAM at the offset of its physical address.
+    Flat,
+    /// FreeBSD's full dump.
+    FreeBsd,
+}
+
+impl ImageKind {
+    const NAMES: &[(&str, Self)] =
+        &[("elf", Self::Elf), ("flat", Self::Flat), ("freebsd", Self::FreeBsd)];
+
+    /// Its name on the command line and in the report.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, kind)| *kind == self).map_or("?", |(name, _)| name)
     }
 }
 
@@ -221,13 +248,11 @@ impl Options {
                 self.fill_mib = Some(number(value, 0, 1 << 20).ok_or(bad("a number of MiB"))?);
             }
             "cpus" => self.cpus = number(value, 1, 2).ok_or(bad("1 or 2"))? as u32,
-            "exit" => {
-                self.exit = match value {
-                    "0" => false,
-                    "1" => true,
-                    _ => return Err(bad("0 or 1")),
-                }
+            "image" => {
+                self.image = named(ImageKind::NAMES, value).ok_or(bad("elf, flat or freebsd"))?;
             }
+            "redact" => self.redact = switch(value).ok_or(bad("0 or 1"))?,
+            "exit" => self.exit = switch(value).ok_or(bad("0 or 1"))?,
             _ if DUMP_KEYS.contains(&key) => {
                 write!(self.dump, " {key}={value}").map_err(|_| bad("a shorter command line"))?;
             }
@@ -253,6 +278,10 @@ impl Options {
     pub fn mtu(&self) -> u16 {
         self.config().map_or(1500, |config| config.mtu)
     }
+}
+
+fn switch(value: &str) -> Option<bool> {
+    named(&[("0", false), ("1", true)], value)
 }
 
 fn named<T: Copy>(names: &[(&str, T)], value: &str) -> Option<T> {
@@ -282,7 +311,7 @@ mod tests {
     fn every_key_is_understood() {
         let options = Options::parse(
             "nic=virtio-net-pci crash=driver-lock mtu=4148 server=192.0.2.1 client=192.0.2.7 \
-             gateway=192.0.2.254 path=var/crash slots=256 nested=7 seed=0x10 fill=48 cpus=2 exit=1 \
+             gateway=192.0.2.254 path=var/crash slots=256 nested=7 seed=0x10 fill=48 cpus=2 image=flat redact=1 exit=1 \
              payload=4000 deadline=60 no-progress=2 link-wait=3 max-transmissions=9 strict=yes \
              zeros=send",
         )
@@ -297,6 +326,8 @@ mod tests {
             seed: 16,
             fill_mib: Some(48),
             cpus: 2,
+            image: ImageKind::Flat,
+            redact: true,
             exit: true,
             dump: options.dump.clone(),
         };
@@ -361,6 +392,8 @@ mod tests {
             ("nested", "nested=0"),
             ("seed", "seed=-1"),
             ("cpus", "cpus=3"),
+            ("image", "image=coff"),
+            ("redact", "redact=2"),
             ("exit", "exit=yes"),
         ] {
             let refused = Options::parse(line).unwrap_err();

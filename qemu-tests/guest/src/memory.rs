@@ -1,4 +1,4 @@
-//! Which physical memory is what: RAM, the image in it, the volatile section in that.
+//! Which physical memory is RAM, and what of it is free.
 
 use debugnet_core::addr::{PhysAddr, PhysRange};
 use heapless::Vec;
@@ -12,15 +12,6 @@ pub type Ranges = Vec<PhysRange, RANGES_MAX>;
 /// More than [`RANGES_MAX`] runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TooManyRanges;
-
-/// A run of RAM as the dump sees it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Piece {
-    /// Where it is.
-    pub range: PhysRange,
-    /// Whether the crash path writes to it.
-    pub volatile: bool,
-}
 
 /// Sorts runs and joins those that touch or overlap.
 ///
@@ -67,25 +58,6 @@ pub fn without(ranges: &Ranges, hole: PhysRange) -> Result<Ranges, TooManyRanges
     Ok(left)
 }
 
-/// RAM cut at the borders of the volatile section, in rising order.
-///
-/// # Errors
-/// [`TooManyRanges`] as [`without`].
-pub fn pieces(ram: &Ranges, volatile: PhysRange) -> Result<Vec<Piece, RANGES_MAX>, TooManyRanges> {
-    let frozen = without(ram, volatile)?.into_iter().map(|range| Piece { range, volatile: false });
-    let inside = ram
-        .iter()
-        .map(|run| between(run.start().max(volatile.start()), run.end().min(volatile.end())));
-    let inside =
-        inside.filter(|range| !range.is_empty()).map(|range| Piece { range, volatile: true });
-    let mut pieces = Vec::new();
-    for piece in frozen.chain(inside) {
-        pieces.push(piece).map_err(|_| TooManyRanges)?;
-    }
-    pieces.sort_unstable_by_key(|piece: &Piece| piece.range.start());
-    Ok(pieces)
-}
-
 /// The run from `start` to `end`, empty if that is not above it.
 fn between(start: PhysAddr, end: PhysAddr) -> PhysRange {
     PhysRange::new(start, end.0.saturating_sub(start.0)).unwrap_or(PhysRange::EMPTY)
@@ -128,46 +100,23 @@ mod tests {
         assert_eq!(ends(&without(&ranges, run(0, 99)).unwrap()), []);
     }
 
-    #[test]
-    fn the_volatile_section_is_a_piece_of_its_own() {
-        let ram = normalise([run(0, 0x9fc00), run(0x100000, 0x800000)]).unwrap();
-        let cut = pieces(&ram, run(0x200000, 0x280000)).unwrap();
-        let seen: std::vec::Vec<_> =
-            cut.iter().map(|p| (p.range.start().0, p.range.end().0, p.volatile)).collect();
-        assert_eq!(
-            seen,
-            [
-                (0, 0x9fc00, false),
-                (0x100000, 0x200000, false),
-                (0x200000, 0x280000, true),
-                (0x280000, 0x800000, false)
-            ]
-        );
-    }
-
     proptest! {
         /// Byte by byte, against the obvious model.
         #[test]
-        fn pieces_cover_ram_once(
+        fn what_is_left_is_ram_and_no_hole(
             runs in prop::collection::vec((0_u64..200, 0_u64..40), 0..10),
             hole in (0_u64..220, 0_u64..60),
         ) {
             let is_ram = |at: u64| runs.iter().any(|(s, len)| (*s..s + len).contains(&at));
-            let volatile = run(hole.0, hole.0 + hole.1);
             let ram = normalise(runs.iter().map(|(s, len)| run(*s, s + len))).unwrap();
-            let cut = pieces(&ram, volatile).unwrap();
+            let left = without(&ram, run(hole.0, hole.0 + hole.1)).unwrap();
             for at in 0..300 {
-                let owners: std::vec::Vec<_> = cut
-                    .iter()
-                    .filter(|p| (p.range.start().0..p.range.end().0).contains(&at))
-                    .collect();
-                prop_assert_eq!(owners.len(), usize::from(is_ram(at)));
-                if let [owner] = owners[..] {
-                    prop_assert_eq!(owner.volatile, (hole.0..hole.0 + hole.1).contains(&at));
-                }
+                let owners = left.iter().filter(|r| (r.start().0..r.end().0).contains(&at)).count();
+                let is_hole = (hole.0..hole.0 + hole.1).contains(&at);
+                prop_assert_eq!(owners, usize::from(is_ram(at) && !is_hole));
             }
-            prop_assert!(cut.windows(2).all(|w| w[0].range.end() <= w[1].range.start()));
-            prop_assert!(cut.iter().all(|p| !p.range.is_empty()));
+            prop_assert!(left.windows(2).all(|w| w[0].end() <= w[1].start()));
+            prop_assert!(left.iter().all(|r| !r.is_empty()));
         }
     }
 }

@@ -23,8 +23,10 @@ pub struct Ready<'a> {
     pub ram: Vec<[u64; 2], RANGES_MAX>,
     /// Vendor and device id of the NIC, `none` without one.
     pub nic: &'a str,
-    /// What the dump looks like: `flat`, a file offset is a physical address.
+    /// What the dump looks like: `elf`, `flat` or `freebsd`.
     pub image: &'a str,
+    /// RAM that is kept out of the image, empty if there is none.
+    pub redacted: [u64; 2],
     /// Seed of the pattern.
     pub seed: u64,
     /// Frames the live kernel sent and received.
@@ -142,7 +144,8 @@ mod tests {
             volatile: [2_097_152, 2_621_440],
             ram,
             nic: "1af4:1000",
-            image: "flat",
+            image: "elf",
+            redacted: [0, 4096],
             seed: u64::MAX,
             live_sent: 3,
             live_received: 1,
@@ -151,7 +154,7 @@ mod tests {
             parsed(&ready),
             json!({"volatile": [2_097_152, 2_621_440],
                    "ram": [[0, 654_336], [1_048_576, 268_304_384]],
-                   "nic": "1af4:1000", "image": "flat", "seed": u64::MAX,
+                   "nic": "1af4:1000", "image": "elf", "redacted": [0, 4096], "seed": u64::MAX,
                    "live_sent": 3, "live_received": 1})
         );
     }

@@ -12,7 +12,7 @@ const VOLATILE: Range<u64> = 0x20_0000..0x28_0000;
 const MACHINE: u64 = HIGH.end;
 
 fn layout() -> Layout {
-    Layout { ram: vec![LOW, HIGH], volatile: VOLATILE }
+    Layout { ram: vec![LOW, HIGH], volatile: VOLATILE, redacted: 0..0 }
 }
 
 fn pattern(address: u64) -> u8 {
@@ -46,7 +46,7 @@ impl Files {
 
     fn compare(&self) -> Verdict {
         std::fs::write(self.vmcore(), &self.image).unwrap();
-        compare(&self.vmcore(), &layout(), &self.truth).unwrap()
+        compare(&self.vmcore(), Image::Flat, &layout(), &self.truth).unwrap()
     }
 }
 
@@ -111,7 +111,7 @@ fn a_broken_byte_is_found() {
     let files = Files::new();
     assert!(files.compare().is_identical());
     break_byte(&files.vmcore(), 0x12_3456).unwrap();
-    let verdict = compare(&files.vmcore(), &layout(), &files.truth).unwrap();
+    let verdict = compare(&files.vmcore(), Image::Flat, &layout(), &files.truth).unwrap();
     assert_eq!((verdict.count, verdict.first.unwrap().address), (1, 0x12_3456));
     assert!(break_byte(&files.vmcore(), u64::from(u32::MAX)).is_err());
 }
@@ -120,7 +120,7 @@ fn a_broken_byte_is_found() {
 fn truth_of_other_ranges_is_refused() {
     let files = Files::new();
     std::fs::write(files.vmcore(), &files.image).unwrap();
-    assert!(compare(&files.vmcore(), &layout(), &files.truth[..1]).is_err());
+    assert!(compare(&files.vmcore(), Image::Flat, &layout(), &files.truth[..1]).is_err());
 }
 
 #[test]

@@ -6,6 +6,8 @@
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use debugnet_core::addr::PhysRange;
+use debugnet_core::dump::layout::Cpu;
 use debugnet_core::dump::{Failure, Outcome};
 use debugnet_core::nic::{Nic, NicError};
 use debugnet_core::observer::Event;
@@ -14,12 +16,12 @@ use debugnet_core::time::{Clock, Instant};
 use debugnet_core::{Armed, ConfigError, DumpInfo, Io, Observer, Verdict, arm as arm_dump};
 use guest::cmdline::{Death, Options};
 use guest::report;
-use heapless::String;
+use heapless::{String, Vec};
 use nic_hal::{CrashCell, Entry, Identity};
 
-use super::arch::{self, Machine, Registers, TscClock};
+use super::arch::{self, CoreRegisters, Machine, Registers, TscClock};
 use super::driver::{Device, Driver};
-use super::source::RamSource;
+use super::image::{Image, ImageError};
 use super::{panic, report, say, volatile};
 
 /// What the dump needs, set aside at boot.
@@ -29,7 +31,7 @@ struct Kit {
     clock: TscClock,
     /// Seconds since 1970 when the clock started.
     armed_time_s: u64,
-    source: RamSource,
+    image: Image,
     how: Death,
     nested: Option<u32>,
     exit: bool,
@@ -59,8 +61,8 @@ pub(super) enum ArmError {
     Config(ConfigError),
     /// The NIC's registers cannot be used.
     Nic(NicError),
-    /// The memory map has too many runs.
-    Ram,
+    /// There is no image of this RAM.
+    Image(ImageError),
     /// Armed before.
     Twice,
 }
@@ -70,7 +72,7 @@ impl fmt::Display for ArmError {
         match self {
             Self::Config(error) => write!(f, "{error}"),
             Self::Nic(error) => write!(f, "{error:?}"),
-            Self::Ram => f.write_str("too many runs of RAM"),
+            Self::Image(error) => write!(f, "{error}"),
             Self::Twice => f.write_str("done before"),
         }
     }
@@ -81,6 +83,7 @@ pub(super) fn arm(
     machine: &mut Machine,
     options: &Options,
     device: Option<Device>,
+    secret: PhysRange,
 ) -> Result<(), ArmError> {
     let config = options.config().map_err(ArmError::Config)?;
     let memory = volatile::dump_memory(options.slots).ok_or(ArmError::Twice)?;
@@ -93,13 +96,13 @@ pub(super) fn arm(
             Some(nic.map_err(ArmError::Nic)?)
         }
     };
-    let source = RamSource::new(&machine.ram, arch::volatile_section());
+    let image = Image::new(machine, options.image, secret).map_err(ArmError::Image)?;
     let kit = Kit {
         armed,
         nic,
         clock: arch::tsc_clock(machine.tsc_hz),
         armed_time_s: machine.boot_time_s,
-        source: source.map_err(|_| ArmError::Ram)?,
+        image,
         how: options.crash,
         nested: options.nested,
         exit: options.exit,
@@ -132,9 +135,7 @@ fn die(kit: &'static mut Kit, progress: &'static Progress, registers: &Registers
     if !arch::park_others(&mut kit.clock) {
         say!("guest: the other CPU did not stop; its registers are not in the dump");
     }
-    for (cpu, stopped) in (0..arch::CPUS_MAX).filter_map(|cpu| Some((cpu, arch::parked(cpu)?))) {
-        say!("guest: CPU {cpu} stopped\n{stopped}");
-    }
+    let cpus = cpus(registers);
     let mut words = [0; panic::MESSAGE_MAX];
     let message = cause(panic::last_words(&mut words), registers);
     announce(kit.how.name(), message, registers);
@@ -149,23 +150,36 @@ fn die(kit: &'static mut Kit, progress: &'static Progress, registers: &Registers
         key: &[],
     };
     let mut observer = Narrator { events: 0, nested: kit.nested };
-    let mut io = Io {
-        clock: &mut kit.clock,
-        source: &mut kit.source,
-        transform: None,
-        info: &info,
-        observer: &mut observer,
-        progress,
-    };
-    let outcome = match &mut kit.nic {
-        Some(nic) => kit.armed.dump(&mut [nic as &mut dyn Nic], &mut io),
-        None => kit.armed.dump(&mut [], &mut io),
-    };
+    let Kit { armed, nic, clock, image, .. } = kit;
+    let outcome = image.dump(&info, &cpus, registers, |source| {
+        let observer = &mut observer;
+        let mut io = Io { clock, source, transform: None, info: &info, observer, progress };
+        match nic {
+            Some(nic) => armed.dump(&mut [nic as &mut dyn Nic], &mut io),
+            None => armed.dump(&mut [], &mut io),
+        }
+    });
     tell(&outcome);
     if kit.exit {
         arch::exit(outcome.is_complete());
     }
     arch::stop()
+}
+
+/// This CPU, which died, and those that it stopped.
+fn cpus(registers: &Registers) -> Vec<Cpu<CoreRegisters>, { arch::CPUS_MAX }> {
+    let this = arch::cpu();
+    let dead = Cpu { id: this as u32, signal: registers.signal(), registers: registers.in_core() };
+    let mut cpus = Vec::new();
+    // No more than there are.
+    let _ = cpus.push(dead);
+    for cpu in (0..arch::CPUS_MAX).filter(|cpu| *cpu != this) {
+        if let Some(stopped) = arch::parked(cpu) {
+            say!("guest: CPU {cpu} stopped at {:#x}", stopped.rip);
+            let _ = cpus.push(Cpu { id: cpu as u32, signal: 0, registers: stopped.in_core() });
+        }
+    }
+    cpus
 }
 
 /// Seconds since 1970, 0 if they were unknown at boot.

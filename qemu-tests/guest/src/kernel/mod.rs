@@ -4,12 +4,12 @@ mod arch;
 mod crash;
 mod death;
 mod driver;
+mod image;
 mod intel;
 mod live;
 mod panic;
 mod pci;
 mod second;
-mod source;
 mod virtio;
 mod volatile;
 
@@ -67,12 +67,14 @@ fn main(mut machine: Machine) -> ! {
     fill(&free, &options);
 
     let mut nic = live::LiveNic::start(&mut machine, &options);
-    if let Err(why) = crash::arm(&mut machine, &options, nic.device()) {
+    let keys = image::make_keys(options.seed);
+    let secret = if options.redact { keys } else { PhysRange::EMPTY };
+    if let Err(why) = crash::arm(&mut machine, &options, nic.device(), secret) {
         fatal(format_args!("arm: {why}"));
     }
     nic.use_it(&options, &mut arch::tsc_clock(machine.tsc_hz));
 
-    ready(&machine.ram, &options, &nic);
+    ready(&machine.ram, &options, secret, &nic);
     death::die(options.crash, &mut nic)
 }
 
@@ -91,7 +93,7 @@ fn fill(free: &Ranges, options: &Options) {
     say!("guest: filled {} KiB of RAM", filled >> 10);
 }
 
-fn ready(ram: &Ranges, options: &Options, nic: &live::LiveNic) {
+fn ready(ram: &Ranges, options: &Options, secret: PhysRange, nic: &live::LiveNic) {
     let ends = |range: PhysRange| [range.start().0, range.end().0];
     let mut runs = Vec::new();
     for run in ram {
@@ -102,7 +104,8 @@ fn ready(ram: &Ranges, options: &Options, nic: &live::LiveNic) {
         volatile: ends(arch::volatile_section()),
         ram: runs,
         nic: nic.name(),
-        image: "flat",
+        image: options.image.name(),
+        redacted: ends(secret),
         seed: options.seed,
         live_sent: nic.sent(),
         live_received: nic.received(),

@@ -11,7 +11,9 @@
 //! | `Serial` | the console: a `fmt::Write` that never waits for long |
 //! | `TscClock`, `tsc_clock` | the clock of live kernel and dump |
 //! | `pci_access` | PCI configuration space |
-//! | `Registers` | the CPU at the fault, with `vector_name` |
+//! | `Registers` | the CPU at the fault: `vector_name`, `signal`, `stack` (what is in use of it), `in_core` (a `CoreRegisters`) |
+//! | `build_id` | of the kernel, as the linker made it |
+//! | `mappings`, `MAPPINGS_MAX`, `page_tables` | where RAM is in the kernel's address space, and where that is written |
 //! | `undefined_instruction` | how a panic reaches the fault handler |
 //! | `CPUS_MAX`, `cpu`, `start_second`, `wait` | how many CPUs may be used, which one this is, starting another, idling |
 //! | `park_others`, `park`, `parked` | stopping CPUs in a crash, and what their registers were |

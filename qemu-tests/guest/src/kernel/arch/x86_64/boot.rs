@@ -158,6 +158,8 @@ image_layout:
     .quad __virt_offset
     .quad ap_trampoline             # physical
     .quad ap_trampoline_end         # physical
+    .quad __build_id                # virtual
+    .quad __build_id_end            # virtual
     .text
 "#,
     stack = sym BOOT_STACK,
@@ -186,6 +188,10 @@ pub(super) struct Layout {
     pub(super) trampoline: u64,
     /// One past its last byte, physical.
     pub(super) trampoline_end: u64,
+    /// The build id's note, virtual.
+    pub(super) build_id: u64,
+    /// One past its last byte, virtual.
+    pub(super) build_id_end: u64,
 }
 
 unsafe extern "C" {

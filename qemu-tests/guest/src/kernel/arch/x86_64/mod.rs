@@ -25,7 +25,8 @@ use x86_64::instructions::hlt;
 use x86_64::instructions::port::Port;
 
 pub(crate) use clock::{TscClock, tsc_clock};
-pub(crate) use paging::MapError;
+pub(crate) use debugnet_core::dump::layout::X86_64 as CoreRegisters;
+pub(crate) use paging::{MAPPINGS_MAX, MapError, mappings, page_tables};
 pub(crate) use ram::{fill, read, sum, write_word, zero_prefix};
 pub(crate) use serial::Serial;
 pub(crate) use smp::{CPUS_MAX, park, park_others, parked, start_second};
@@ -71,6 +72,18 @@ pub(crate) fn image() -> PhysRange {
 pub(crate) fn volatile_section() -> PhysRange {
     let layout = boot::layout();
     between(layout.volatile_start - layout.virt_offset, layout.volatile_end - layout.virt_offset)
+}
+
+/// The build id of this kernel, as the linker made it.
+pub(crate) fn build_id() -> &'static [u8] {
+    /// Three words of lengths and type, and the name `GNU`.
+    const HEADER_LEN: u64 = 16;
+    let layout = boot::layout();
+    let start = layout.build_id + HEADER_LEN;
+    let len = layout.build_id_end.saturating_sub(start) as usize;
+    let first = core::ptr::with_exposed_provenance(start as usize);
+    // SAFETY: read-only data of the image between two symbols of the linker.
+    unsafe { core::slice::from_raw_parts(first, len) }
 }
 
 /// Where in RAM something of the kernel's image is: a static, or the boot stack.

@@ -15,7 +15,9 @@
 //! them while the dump reads, and change pages that the dump calls frozen.
 
 use debugnet_core::addr::{PhysAddr, PhysRange};
+use debugnet_core::dump::layout::Mapping;
 use guest::memory::Ranges;
+use heapless::Vec;
 use x86_64::PhysAddr as X86PhysAddr;
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::{PageTable, PageTableFlags, PhysFrame};
@@ -183,6 +185,25 @@ impl AddressSpace {
         self.used += 1;
         Ok(table)
     }
+}
+
+/// Most mappings of [`mappings`].
+pub(crate) const MAPPINGS_MAX: usize = 2;
+
+/// Where `ram` is in the kernel's address space, the kernel's own view of it first.
+pub(crate) fn mappings(ram: &Ranges) -> Vec<Mapping, MAPPINGS_MAX> {
+    let virt_offset = super::boot::layout().virt_offset;
+    let end = ram.last().map_or(PhysAddr(0), |run| run.end());
+    let all = PhysRange::new(PhysAddr(0), end.0).unwrap_or_default();
+    let (_, all_but_page_0) = all.split_at(PAGE_LEN as u64);
+    let own = if virt_offset == 0 { all_but_page_0 } else { super::image() };
+    let own = Mapping { virt: virt_offset + own.start().0, range: own };
+    Vec::from_array([own, Mapping { virt: DIRECT_MAP, range: all }])
+}
+
+/// The page tables.
+pub(crate) fn page_tables() -> PhysRange {
+    PhysRange::new(super::physical(&raw const POOL), size_of_val(&POOL) as u64).unwrap_or_default()
 }
 
 /// Addresses of the large pages that `range` lies in.

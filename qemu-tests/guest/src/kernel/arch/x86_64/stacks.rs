@@ -7,6 +7,9 @@
 //! CPU has its own.
 
 use core::cell::UnsafeCell;
+use core::ptr;
+
+use debugnet_core::addr::PhysRange;
 
 use super::paging::PAGE_LEN;
 use super::smp::{CPUS_MAX, SECOND_STACK};
@@ -69,6 +72,17 @@ impl DeathStacks {
 
 #[unsafe(link_section = ".volatile")]
 pub(super) static DEATH_STACKS: [DeathStacks; CPUS_MAX] = [const { DeathStacks::new() }; CPUS_MAX];
+
+/// What is in use of the living stack that `rsp` is in, or just below.
+pub(super) fn in_use(rsp: u64) -> Option<PhysRange> {
+    [&BOOT_STACK, &SECOND_STACK].into_iter().find_map(|stack| {
+        let lowest = stack.guard() + PAGE_LEN as u64;
+        let is_here = (stack.guard()..stack.top()).contains(&rsp);
+        let start = rsp.max(lowest) & !(PAGE_LEN as u64 - 1);
+        let start_phys = super::physical(ptr::without_provenance::<u8>(start as usize));
+        is_here.then(|| PhysRange::new(start_phys, stack.top() - start))?
+    })
+}
 
 /// Every guard page, by its virtual address.
 pub(super) fn guards() -> impl Iterator<Item = u64> {

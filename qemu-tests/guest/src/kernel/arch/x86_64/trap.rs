@@ -3,11 +3,13 @@
 use core::arch::global_asm;
 use core::fmt;
 
+use debugnet_core::addr::PhysRange;
+use debugnet_core::dump::layout;
 use x86_64::instructions::segmentation::{DS, ES, FS, GS, Segment};
 use x86_64::registers::control::{Cr2, Cr3};
 use x86_64::registers::model_specific::{FsBase, GsBase};
 
-use super::{smp, tables};
+use super::{smp, stacks, tables};
 
 /// Vector of the non-maskable interrupt.
 const NMI: u64 = 2;
@@ -186,6 +188,57 @@ impl Registers {
         vector: 0,
         error_code: 0,
     };
+
+    /// As a core file has them.
+    pub(crate) fn in_core(&self) -> layout::X86_64 {
+        layout::X86_64 {
+            rax: self.rax,
+            rbx: self.rbx,
+            rcx: self.rcx,
+            rdx: self.rdx,
+            rsi: self.rsi,
+            rdi: self.rdi,
+            rbp: self.rbp,
+            rsp: self.rsp,
+            r8: self.r8,
+            r9: self.r9,
+            r10: self.r10,
+            r11: self.r11,
+            r12: self.r12,
+            r13: self.r13,
+            r14: self.r14,
+            r15: self.r15,
+            rip: self.rip,
+            rflags: self.rflags,
+            cs: self.cs,
+            ss: self.ss,
+            ds: self.ds,
+            es: self.es,
+            fs: self.fs,
+            gs: self.gs,
+            fs_base: self.fs_base,
+            gs_base: self.gs_base,
+        }
+    }
+
+    /// The signal that a process would have died of: what a debugger shows.
+    pub(crate) fn signal(&self) -> u16 {
+        const ABORT: u16 = 6;
+        const FLOATING_POINT: u16 = 8;
+        const SEGMENT: u16 = 11;
+        const BUS: u16 = 7;
+        match self.vector {
+            0 | 16 | 19 => FLOATING_POINT,
+            10..=14 => SEGMENT,
+            17 | 18 => BUS,
+            _ => ABORT,
+        }
+    }
+
+    /// The part of a living CPU's stack that is in use.
+    pub(crate) fn stack(&self) -> Option<PhysRange> {
+        stacks::in_use(self.rsp)
+    }
 
     /// What the exception means, by Intel's name for it.
     pub(crate) fn vector_name(&self) -> &'static str {

@@ -1,0 +1,185 @@
+//! An ELF core as a reader of its own sees it: the crate `object` parses it, and
+//! nothing that wrote it.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+
+use object::elf::{
+    ELFOSABI_LINUX, EM_X86_64, ET_CORE, FileHeader64, NT_PRSTATUS, OsAbi, PT_LOAD, PT_NOTE,
+};
+use object::read::elf::{FileHeader as _, ProgramHeader as _};
+use object::{Endianness, ReadCache};
+
+/// `e_ident[EI_OSABI]` of FreeBSD's full dumps.
+const OSABI_STANDALONE: OsAbi = OsAbi(255);
+/// Registers in an x86-64 NT_PRSTATUS, and where they begin.
+const REGISTERS: usize = 27;
+const REGISTERS_AT: usize = 112;
+const PID_AT: usize = 32;
+
+/// What the headers and notes of a core say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CoreFile {
+    /// Whether it is FreeBSD's flavour: no notes, no virtual addresses.
+    pub is_freebsd: bool,
+    /// PT_LOADs in the order of the file.
+    pub loads: Vec<Load>,
+    /// One for each NT_PRSTATUS, in order.
+    pub threads: Vec<Thread>,
+    /// Owner, type and descriptor of every note.
+    pub notes: Vec<(String, u32, Vec<u8>)>,
+    /// Length of the file.
+    pub len: u64,
+}
+
+/// A PT_LOAD.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// `p_vaddr`.
+    pub virt: u64,
+    /// `p_paddr`.
+    pub phys: u64,
+    /// `p_offset`.
+    pub offset: u64,
+    /// `p_filesz`.
+    pub file_len: u64,
+    /// `p_memsz`.
+    pub memory_len: u64,
+}
+
+/// An NT_PRSTATUS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thread {
+    /// `pr_pid`.
+    pub pid: u32,
+    /// In the order of `user_regs_struct`.
+    pub registers: [u64; REGISTERS],
+}
+
+impl Thread {
+    /// Names of the registers, as QEMU's log has them; empty for those that it has not.
+    pub const NAMES: [&str; REGISTERS] = [
+        "R15", "R14", "R13", "R12", "RBP", "RBX", "R11", "R10", "R9", "R8", "RAX", "RCX", "RDX",
+        "RSI", "RDI", "", "RIP", "CS", "RFL", "RSP", "SS", "", "", "DS", "ES", "FS", "GS",
+    ];
+}
+
+/// A piece of RAM in the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Physical addresses.
+    pub phys: Range<u64>,
+    /// Offset of the first byte.
+    pub offset: u64,
+}
+
+impl CoreFile {
+    /// Reads the headers and notes of the file at `path`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is no core of a 64-bit little-endian x86.
+    pub fn read(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let len = file.metadata()?.len();
+        let cache = ReadCache::new(file);
+        let bad = |error: object::Error| io::Error::other(format!("not an ELF core: {error}"));
+        let header = FileHeader64::<Endianness>::parse(&cache).map_err(bad)?;
+        let endian = header.endian().map_err(bad)?;
+        let is_freebsd = header.e_ident.os_abi == OSABI_STANDALONE;
+        let (kind, machine) = (header.e_type(endian), header.e_machine(endian));
+        if kind != ET_CORE
+            || machine != EM_X86_64
+            || endian != Endianness::Little
+            || !(is_freebsd || header.e_ident.os_abi == ELFOSABI_LINUX)
+        {
+            return Err(io::Error::other(format!(
+                "not a core of this machine: type {kind}, machine {machine}, {endian:?} endian, \
+                 OS ABI {}",
+                header.e_ident.os_abi
+            )));
+        }
+        let mut core = Self { is_freebsd, loads: vec![], threads: vec![], notes: vec![], len };
+        for segment in header.program_headers(endian, &cache).map_err(bad)? {
+            match segment.p_type(endian) {
+                PT_LOAD => core.loads.push(Load {
+                    virt: segment.p_vaddr(endian),
+                    phys: segment.p_paddr(endian),
+                    offset: segment.p_offset(endian),
+                    file_len: segment.p_filesz(endian),
+                    memory_len: segment.p_memsz(endian),
+                }),
+                PT_NOTE => {
+                    let mut notes =
+                        segment.notes(endian, &cache).map_err(bad)?.ok_or_else(|| {
+                            io::Error::other("not an ELF core: a PT_NOTE without notes")
+                        })?;
+                    while let Some(note) = notes.next().map_err(bad)? {
+                        let owner = String::from_utf8_lossy(note.name()).into_owned();
+                        let kind = note.n_type(endian).0;
+                        if owner == "CORE" && kind == NT_PRSTATUS.0 {
+                            core.threads.push(thread(note.desc())?);
+                        }
+                        core.notes.push((owner, kind, note.desc().to_vec()));
+                    }
+                }
+                other => {
+                    return Err(io::Error::other(format!("a program header of type {other:#x}")));
+                }
+            }
+        }
+        Ok(core)
+    }
+
+    /// Where each piece of RAM is in the file, by rising address. Several program
+    /// headers may hold the same RAM, if they have it at the same place.
+    ///
+    /// # Errors
+    /// A program header that wraps, or contradicts another one.
+    pub fn places(&self) -> io::Result<Vec<Place>> {
+        let mut loads: Vec<&Load> = self.loads.iter().filter(|load| load.file_len != 0).collect();
+        loads.sort_by_key(|load| load.phys);
+        let mut places: Vec<Place> = Vec::new();
+        for load in loads {
+            let wrong = |what| {
+                let Load { phys, offset, .. } = load;
+                io::Error::other(format!("the PT_LOAD of {phys:#x} at offset {offset:#x} {what}"))
+            };
+            let end = load.phys.checked_add(load.file_len).ok_or_else(|| wrong("wraps"))?;
+            let shift = load.offset.wrapping_sub(load.phys);
+            let mut covered = load.phys;
+            for place in places.iter().filter(|place| place.phys.end > load.phys) {
+                if place.phys.start < end && place.offset.wrapping_sub(place.phys.start) != shift {
+                    return Err(wrong("has RAM that is elsewhere in the file as well"));
+                }
+                covered = covered.max(place.phys.end);
+            }
+            if covered < end {
+                places.push(Place { phys: covered..end, offset: covered.wrapping_add(shift) });
+            }
+        }
+        Ok(places)
+    }
+
+    /// The bytes of a note, by its owner and type.
+    pub fn note(&self, owner: &str, kind: u32) -> Option<&[u8]> {
+        let mut found = self.notes.iter().filter(|note| note.0 == owner && note.1 == kind);
+        found.next().map(|note| note.2.as_slice())
+    }
+}
+
+fn thread(status: &[u8]) -> io::Result<Thread> {
+    let word = |at: usize| {
+        status.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes)
+    };
+    let read = || {
+        let mut registers = [0; REGISTERS];
+        for (index, register) in registers.iter_mut().enumerate() {
+            *register = word(REGISTERS_AT + 8 * index)?;
+        }
+        // The low half of the word is the process, the high one its parent.
+        Some(Thread { pid: word(PID_AT)? as u32, registers })
+    };
+    read().ok_or_else(|| io::Error::other("an NT_PRSTATUS that is too short"))
+}
