@@ -1,6 +1,6 @@
 //! The machines that a guest boots on, and what each of them takes.
 
-use crate::qemu::Machine;
+use crate::qemu::{IMAGES, Machine};
 
 /// A machine of QEMU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,14 @@ pub enum Guest {
 }
 
 impl Guest {
+    /// What its dump can look like; the first is the usual.
+    pub const fn images(self) -> &'static [&'static str] {
+        match self {
+            Self::Kernel => IMAGES,
+            Self::Firmware => &["flat"],
+        }
+    }
+
     /// The target that the toolchain must have; `None` is the host's own.
     pub const fn target(self) -> Option<&'static str> {
         match self {
@@ -127,7 +135,7 @@ impl Board {
     /// # Errors
     /// What does not fit, and what would.
     pub fn check(&self, machine: &Machine) -> Result<(), Misfit> {
-        let Machine { nic, memory_mib, mtu, mapping, cpus, .. } = machine;
+        let Machine { nic, memory_mib, mtu, mapping, cpus, image, .. } = machine;
         let name = self.name;
         let wrong = |what: String| Err(Misfit(what));
         if !self.nics.contains(&nic.as_str()) {
@@ -141,6 +149,10 @@ impl Board {
         }
         if *mtu > 1500 && !self.jumbo {
             return wrong(format!("an MTU of {mtu} is too large for the NIC of {name}: 1500"));
+        }
+        let images = self.guest.images();
+        if !images.contains(&image.as_str()) {
+            return wrong(format!("{name} makes no {image} image, but {}", images.join(", ")));
         }
         if self.guest != Guest::Kernel && (mapping != "identity" || *cpus != 1) {
             return wrong(format!("{name} has one CPU, and one mapping, identity"));
@@ -161,8 +173,10 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_named() {
         let fits = |name: &str, nic: &str, memory_mib, mtu| {
-            let machine = Machine { nic: nic.into(), memory_mib, mtu, ..Machine::default() };
-            board(name).unwrap().check(&machine).map_err(|misfit| misfit.to_string())
+            let board = board(name).unwrap();
+            let image = board.guest.images()[0].into();
+            let machine = Machine { nic: nic.into(), memory_mib, mtu, image, ..Machine::default() };
+            board.check(&machine).map_err(|misfit| misfit.to_string())
         };
         assert_eq!(fits("q35", "igb", 256, 4148), Ok(()));
         assert_eq!(fits("mps2-an385", "lan9118", 4, 1500), Ok(()));
@@ -173,6 +187,8 @@ mod tests {
         assert!(text(fits("mps2-an385", "lan9118", 4, 4148)).contains("4148"));
         let two = Machine { nic: "lan9118".into(), memory_mib: 4, cpus: 2, ..Machine::default() };
         assert!(board("mps2-an385").unwrap().check(&two).is_err());
+        let elf = Machine { cpus: 1, image: "elf".into(), ..two };
+        assert!(board("mps2-an385").unwrap().check(&elf).unwrap_err().0.contains("flat"));
     }
 
     #[test]

@@ -66,6 +66,24 @@ impl Thread {
     ];
 }
 
+/// An entry of the list of regions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// Physical addresses.
+    pub range: Range<u64>,
+    /// 0 as it was at the crash, 1 as it was when it was sent, 2 withheld.
+    pub treatment: u64,
+    /// Offset in the file, all ones if it is not there.
+    pub offset: u64,
+}
+
+impl Region {
+    /// Whether it was kept out of the file.
+    pub const fn is_withheld(&self) -> bool {
+        self.treatment == 2 && self.offset == u64::MAX
+    }
+}
+
 /// A piece of RAM in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -162,10 +180,21 @@ impl CoreFile {
         Ok(places)
     }
 
-    /// The bytes of a note, by its owner and type.
-    pub fn note(&self, owner: &str, kind: u32) -> Option<&[u8]> {
-        let mut found = self.notes.iter().filter(|note| note.0 == owner && note.1 == kind);
-        found.next().map(|note| note.2.as_slice())
+    /// The list of regions in the notes of this project; `None` without one that can be read.
+    pub fn regions(&self) -> Option<Vec<Region>> {
+        const OWNER: &str = "debugnet-rs";
+        const REGIONS: u32 = 0x6462_0007;
+        let (_, _, list) = self.notes.iter().find(|note| note.0 == OWNER && note.1 == REGIONS)?;
+        let entries = list.chunks(32).map(|entry| {
+            let word = |at: usize| {
+                let bytes = entry.get(8 * at..8 * at + 8)?;
+                bytes.try_into().ok().map(u64::from_le_bytes)
+            };
+            let start = word(0)?;
+            let range = start..start.checked_add(word(1)?)?;
+            Some(Region { range, treatment: word(2)?, offset: word(3)? })
+        });
+        entries.collect()
     }
 }
 

@@ -14,8 +14,10 @@
 
 pub mod board;
 pub mod compare;
+pub mod contents;
 pub mod core_file;
 pub mod far_end;
+pub mod fault_log;
 pub mod frame;
 pub mod gateway;
 pub mod matrix;

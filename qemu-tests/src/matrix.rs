@@ -3,8 +3,10 @@
 use std::net::Ipv4Addr;
 
 use netsim::link::LinkConfig;
+use serde_json::Value;
 
 use crate::board::{BOARDS, Board, Guest, board};
+use crate::core_file::CoreFile;
 use crate::far_end::Network;
 use crate::frame::Station;
 use crate::qemu::{CRASHES, MIB, Machine};
@@ -27,7 +29,7 @@ pub struct Case {
 }
 
 /// What a run must show.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Expect {
     /// Identical and confirmed.
     Identical,
@@ -35,6 +37,14 @@ pub enum Expect {
     BrokenByte(u64),
     /// A fault inside the dump is told truthfully.
     Nested,
+    /// The server is killed when this share of RAM has been sent: the guest gives up and says so.
+    Cut(f64),
+    /// Identical, and what was sent is the pages in use, within 5 %.
+    OnlyUsed,
+    /// Identical, and all of RAM was sent, zeros or not.
+    AllSent,
+    /// Identical, and nothing of the guest's keys is in the file.
+    Redacted,
 }
 
 impl Case {
@@ -54,6 +64,7 @@ impl Case {
                 memory_mib,
                 mtu,
                 crash: crash.into(),
+                image: board(machine).map_or("elf", |board| board.guest.images()[0]).into(),
                 ..Machine::default()
             },
             link: LinkConfig { loss: f64::from(loss_pct) / 100.0, ..LinkConfig::default() },
@@ -67,6 +78,21 @@ impl Case {
         self
     }
 
+    fn higher_half(mut self) -> Self {
+        self.machine.mapping = "higher-half".into();
+        self.named("higher-half")
+    }
+
+    fn two_cpus(mut self) -> Self {
+        self.machine.cpus = 2;
+        self.named("2cpus")
+    }
+
+    fn image(mut self, image: &str) -> Self {
+        self.machine.image = image.into();
+        self.named(image)
+    }
+
     /// The program that it needs, and QEMU's for it.
     pub fn needs(&self) -> Option<(Guest, &'static str)> {
         board(&self.machine.machine).map(|board| (board.guest, board.program))
@@ -78,9 +104,23 @@ impl Case {
         config.link = self.link.clone();
         config.network = self.network;
         config.time_limit = crate::run::time_limit(&self.machine);
-        if let Expect::BrokenByte(address) = self.expect {
-            config.break_at = Some(address);
+        match self.expect {
+            Expect::BrokenByte(address) => config.break_at = Some(address),
+            Expect::Cut(share) => config.kill_server_at = Some(share),
+            _ => {}
         }
+        config.log_faults = self.checks_registers();
+    }
+
+    /// Whether the registers in the dump are to be compared with those that QEMU saw.
+    pub fn checks_registers(&self) -> bool {
+        self.machine.image == "elf" && self.machine.cpus == 2 && self.expect == Expect::Identical
+    }
+
+    /// Whether a debugger is to open what came out.
+    pub fn is_for_debuggers(&self) -> bool {
+        self.machine.image == "elf"
+            && !matches!(self.expect, Expect::Nested | Expect::BrokenByte(_))
     }
 
     /// Looks at what came out.
@@ -94,6 +134,24 @@ impl Case {
         })?;
         match self.expect {
             Expect::Identical => self.judge_identical(report),
+            Expect::Cut(_) => judge_cut(report),
+            Expect::OnlyUsed => {
+                self.judge_identical(report)?;
+                let (sent, used) = (report.outcome.sent_bytes, report.used_bytes);
+                ensure(sent.abs_diff(used) <= used / 20, || {
+                    format!("{sent} bytes sent, {used} bytes of pages in use")
+                })
+            }
+            Expect::AllSent => {
+                self.judge_identical(report)?;
+                let (sent, ram) = (report.outcome.sent_bytes, report.dump_bytes);
+                // Headers and padding, too.
+                ensure((ram..ram + MIB).contains(&sent), || format!("{sent} of {ram} bytes sent"))
+            }
+            Expect::Redacted => {
+                self.judge_identical(report)?;
+                judge_redacted(report)
+            }
             Expect::BrokenByte(address) => {
                 let verdict = report.verdict.as_ref().ok_or("there is nothing to compare")?;
                 let found = verdict.first.map(|first| first.address);
@@ -132,6 +190,40 @@ impl Case {
     }
 }
 
+fn judge_cut(report: &RunReport) -> Result<(), String> {
+    let (outcome, traffic) = (&report.outcome, &report.stats.traffic);
+    let number = |name: &str| outcome.more.get(name).and_then(Value::as_u64).unwrap_or(0);
+    ensure(outcome.result == OutcomeKind::Failed, || {
+        format!("the server was killed, and the guest says {:?}", outcome.result)
+    })?;
+    let (acked, sent) = (outcome.acked_bytes, traffic.data_bytes);
+    ensure(0 < acked && acked <= sent, || format!("{acked} bytes acked, {sent} sent"))?;
+    let (zero, holes) = (number("zero_bytes"), number("hole_bytes"));
+    ensure(holes > 0 && acked + zero + holes >= report.dump_bytes, || {
+        format!("{acked} bytes acked, {zero} zeros and {holes} missing are not all of RAM")
+    })?;
+    ensure(report.files.vmcore.is_some(), || "the server left no file".into())
+}
+
+fn judge_redacted(report: &RunReport) -> Result<(), String> {
+    let redacted = report.ready.redacted_range();
+    let len = redacted.end - redacted.start;
+    if let Some(offset) = report.leak_at {
+        return Err(format!("something of the keys is in the file, at offset {offset:#x}"));
+    }
+    let not_sent = report.outcome.more.get("not_sent_bytes").and_then(Value::as_u64);
+    ensure(not_sent == Some(len), || format!("the guest says {not_sent:?} bytes not sent"))?;
+    let told = report.server.as_ref().and_then(|server| server.event["not_sent"]["bytes"].as_u64());
+    ensure(told >= Some(len), || format!("the server says {told:?} bytes not sent"))?;
+    let vmcore = report.files.vmcore.as_deref().ok_or("there is no file")?;
+    let core = CoreFile::read(vmcore).map_err(|error| error.to_string())?;
+    let regions = core.regions().ok_or("no list of regions in the notes")?;
+    let entry = regions.iter().find(|region| region.range == redacted);
+    ensure(entry.is_some_and(|region| region.is_withheld()), || {
+        format!("the notes do not say that {redacted:x?} is withheld: {entry:x?}")
+    })
+}
+
 fn ensure(holds: bool, complaint: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(complaint()) }
 }
@@ -146,15 +238,15 @@ pub fn cases(full: bool) -> Vec<Case> {
         vec![
             Case::new("q35", transitional, 64, 1500, 0, "null"),
             Case::new("q35", modern, 32, 4148, 1, "stack"),
-            Case::new("pc", transitional, 32, 1500, 1, "panic"),
+            Case::new("pc", transitional, 32, 1500, 1, "panic").higher_half(),
             Case::new("pc", modern, 32, 4148, 0, "driver-lock"),
             Case::new("pc", "virtio-net-pci-legacy", 32, 1500, 1, "null"),
             Case::new("q35", "e1000", 32, 1500, 1, "null"),
             Case::new("pc", "e1000-82544gc", 32, 1500, 0, "driver-lock"),
-            Case::new("pc", "e1000-82545em", 32, 4148, 1, "stack"),
-            Case::new("q35", "e1000e", 32, 4148, 0, "panic"),
-            Case::new("q35", "igb", 32, 1500, 1, "driver-lock"),
-            Case::new("microvm", "virtio-net-device", 32, 4148, 0, "panic"),
+            Case::new("pc", "e1000-82545em", 32, 4148, 1, "stack").image("flat"),
+            Case::new("q35", "e1000e", 32, 4148, 0, "panic").image("freebsd"),
+            Case::new("q35", "igb", 32, 1500, 1, "driver-lock").higher_half(),
+            Case::new("microvm", "virtio-net-device", 32, 4148, 0, "panic").two_cpus(),
             Case::new("microvm", "virtio-net-device-legacy", 32, 1500, 1, "driver-lock"),
             Case::new("mps2-an385", "lan9118", 4, 1500, 1, "driver-lock"),
         ]
@@ -174,6 +266,23 @@ pub fn cases(full: bool) -> Vec<Case> {
     let mut nested = Case { expect: Expect::Nested, ..small().named("nested") };
     nested.machine.append = "nested=6".into();
     cases.push(nested);
+    cases.push(small().higher_half().two_cpus());
+    let mut redacted = Case { expect: Expect::Redacted, ..small().named("redacted") };
+    redacted.machine.redact = true;
+    cases.push(redacted);
+    for share in if full { &[0.25, 0.5, 0.75][..] } else { &[0.5][..] } {
+        // Slow enough to be met in the middle.
+        let link = LinkConfig { rate_bps: 100_000_000, ..LinkConfig::default() };
+        let name = format!("cut{:.0}", share * 100.0);
+        let mut cut = Case { link, expect: Expect::Cut(*share), ..small().named(&name) };
+        cut.machine.append = "no-progress=2".into();
+        cases.push(cut.higher_half());
+    }
+    let mut used = Case::new("q35", transitional, 1024, 1500, 0, "null").named("48M-used");
+    (used.expect, used.machine.append) = (Expect::OnlyUsed, "fill=48".into());
+    let mut all = Case::new("q35", transitional, 32, 1500, 0, "null").named("zeros-sent");
+    (all.expect, all.machine.append) = (Expect::AllSent, "fill=4 zeros=send".into());
+    cases.extend([used, all]);
     cases
 }
 
@@ -195,6 +304,14 @@ fn everything() -> Vec<Case> {
     for memory_mib in [64, 256, 1024] {
         cases.push(Case::new("q35", nic, memory_mib, 1500, 0, "null"));
     }
+    for (image, loss, crash) in [("flat", 0, "stack"), ("freebsd", 1, "panic")] {
+        cases.push(Case::new("q35", nic, 32, 1500, loss, crash).image(image));
+    }
+    for crash in CRASHES {
+        cases.push(Case::new("pc", nic, 32, 1500, 1, crash).higher_half());
+        cases.push(Case::new("microvm", "virtio-net-device", 32, 4148, 0, crash).two_cpus());
+        cases.push(Case::new("q35", nic, 32, 4148, 0, crash).higher_half().two_cpus());
+    }
     // Split around the hole below 4 GiB.
     cases.push(Case::new("pc", nic, 4096, 4148, 0, "null"));
     let mut nested = Case::new("mps2-an385", "lan9118", 4, 1500, 0, "stack").named("nested");
@@ -209,6 +326,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::qemu::{IMAGES, MAPPINGS};
 
     #[test]
     fn the_subset_covers_every_value() {
@@ -221,6 +339,10 @@ mod tests {
         assert!(crate::board::nics().iter().all(|name| nics.contains(*name)));
         let deaths = all(|case| case.machine.crash.clone());
         assert!(CRASHES.iter().all(|name| deaths.contains(*name)));
+        let images = all(|case| case.machine.image.clone());
+        assert!(IMAGES.iter().all(|name| images.contains(*name)));
+        let mappings = all(|case| case.machine.mapping.clone());
+        assert!(MAPPINGS.iter().all(|name| mappings.contains(*name)));
         assert_eq!(all(|case| case.machine.mtu.to_string()).len(), 2);
         assert_eq!(all(|case| case.link.loss.to_string()).len(), 2);
     }

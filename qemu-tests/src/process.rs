@@ -84,7 +84,8 @@ impl Process {
         status
     }
 
-    fn kill(&mut self) {
+    /// Ends it at once (SIGKILL).
+    pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -108,7 +108,8 @@ impl Machine {
         if let Some(slots) = self.slots {
             let _ = write!(line, " slots={slots}");
         }
-        if self.image != "elf" {
+        // The usual one of each guest needs no word.
+        if board(&self.machine).is_some_and(|board| board.guest.images()[0] != self.image) {
             let _ = write!(line, " image={}", self.image);
         }
         if self.redact {
@@ -166,6 +167,8 @@ pub struct Paths {
     pub serial_log: PathBuf,
     /// What QEMU itself says is written here.
     pub qemu_log: PathBuf,
+    /// Where QEMU writes the registers of every exception, if it is to.
+    pub fault_log: Option<PathBuf>,
     /// A short path for sockets (at most about 90 bytes).
     pub sockets: PathBuf,
 }
@@ -216,6 +219,9 @@ impl Qemu {
             option(&host)?
         ));
         command.args(machine.device());
+        if let Some(log) = &paths.fault_log {
+            command.args(["-d", "int", "-D"]).arg(log);
+        }
         command.stderr(File::create(&paths.qemu_log)?);
         let serial_log = File::create(&paths.serial_log)?;
         Ok(Self { process: Process::spawn(command)?, serial_log, paths })

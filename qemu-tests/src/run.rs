@@ -9,6 +9,7 @@ use netsim::link::LinkConfig;
 use serde_json::Value;
 
 use crate::compare::{Image, Layout, LayoutError, Verdict, break_byte, compare, offset_of};
+use crate::contents::{leak, used_bytes};
 use crate::far_end::Network;
 use crate::gateway::{Gateway, GatewayConfig, Stats, free_loopback, socket_paths};
 use crate::qemu::{Machine, Paths, Qemu};
@@ -43,6 +44,10 @@ pub struct RunConfig {
     pub keep_truth: bool,
     /// Invert the byte at this address of the vmcore before comparing.
     pub break_at: Option<u64>,
+    /// Kill the server when this share of the guest's RAM has been sent, 0 to 1.
+    pub kill_server_at: Option<f64>,
+    /// Have QEMU write down the registers of every exception.
+    pub log_faults: bool,
     /// Limit for the whole run.
     pub time_limit: Duration,
 }
@@ -64,6 +69,8 @@ impl RunConfig {
             pcap: true,
             keep_truth: false,
             break_at: None,
+            kill_server_at: None,
+            log_faults: false,
             time_limit: time_limit(&machine),
             machine,
         }
@@ -110,6 +117,10 @@ pub struct RunReport {
     pub verdict: Option<Verdict>,
     /// RAM in the image, in bytes.
     pub dump_bytes: u64,
+    /// Bytes of pages of RAM that are not all zero, as QEMU has them; 0 without a truth.
+    pub used_bytes: u64,
+    /// Where in the file something of what was to be kept out of it is.
+    pub leak_at: Option<u64>,
     /// The run's files.
     pub files: Files,
 }
@@ -154,6 +165,8 @@ pub struct Files {
     pub pcap: Option<PathBuf>,
     /// QEMU's copy of the RAM, unless removed.
     pub truth: Vec<PathBuf>,
+    /// Registers of every exception, if asked for.
+    pub fault_log: Option<PathBuf>,
 }
 
 /// Why a run did not come to an end.
@@ -185,7 +198,7 @@ fn doing(what: &'static str) -> impl FnOnce(io::Error) -> RunError {
 }
 
 /// How often progress is reported.
-const TICK: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(10);
 /// Longest wait for the server after the guest has ended.
 const SERVER_MAX: Duration = Duration::from_secs(60);
 /// Longest wait for server and QEMU after a dump that was given up.
@@ -236,9 +249,10 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
         guest: config.guest.clone(),
         serial_log: out.join("serial.log"),
         qemu_log: out.join("qemu.log"),
+        fault_log: config.log_faults.then(|| out.join("faults.log")),
         sockets: sockets.path().to_path_buf(),
     };
-    let serial_log = paths.serial_log.clone();
+    let (serial_log, fault_log) = (paths.serial_log.clone(), paths.fault_log.clone());
     let monitor_path = paths.monitor();
     let qemu = Qemu::start(&config.qemu, &config.machine, &config.network, paths)
         .map_err(doing("starting QEMU"))?;
@@ -252,7 +266,16 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
         return Err(guest.error(what));
     }
     let crash = guest.crash()?;
-    let outcome = guest.outcome(&gateway, layout.ram_len(), progress)?;
+    let total = layout.ram_len();
+    let kill_at = config.kill_server_at.map_or(u64::MAX, |share| (total as f64 * share) as u64);
+    let mut is_killed = false;
+    let outcome = guest.outcome(&mut || {
+        let sent = gateway.stats().traffic.data_bytes;
+        progress(Progress::Dumping { sent, total });
+        if sent >= kill_at && !std::mem::replace(&mut is_killed, true) {
+            server.kill();
+        }
+    })?;
 
     progress(Progress::Closing);
     let gave_up = matches!(outcome.result, OutcomeKind::Failed | OutcomeKind::Nested);
@@ -280,12 +303,15 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
         Err(_) if gave_up => None,
         Err(error) => return Err(doing("waiting for netdumpd")(error)),
     };
-    let vmcore = finished.as_ref().and_then(|finished| finished.vmcore.clone());
-    let verdict = vmcore
-        .as_deref()
-        .filter(|_| !truth.is_empty())
-        .map(|vmcore| judge(config, vmcore, &layout, &truth))
-        .transpose()?;
+    let mut vmcore = finished.as_ref().and_then(|finished| finished.vmcore.clone());
+    let judged = vmcore.as_deref().filter(|_| !truth.is_empty());
+    let verdict = judged.map(|vmcore| judge(config, vmcore, &layout, &truth)).transpose()?;
+    let leak_at = judged.map(|vmcore| leak(vmcore, &layout.redacted, &truth)).transpose();
+    let leak_at = leak_at.map_err(doing("looking for what was kept out"))?.flatten();
+    let used_bytes = used_bytes(&truth).map_err(doing("counting pages in use"))?;
+    if is_killed {
+        vmcore = left_behind(&out).map_err(doing("looking for what the server left"))?;
+    }
     let keep = config.keep_truth || !verdict.as_ref().is_some_and(Verdict::is_identical);
     Ok(RunReport {
         ready,
@@ -294,9 +320,31 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
         server: finished,
         stats,
         verdict,
-        dump_bytes: layout.ram_len(),
-        files: Files { vmcore, serial_log, server_log, pcap, truth: settle(truth, keep)? },
+        dump_bytes: total,
+        used_bytes,
+        leak_at,
+        files: Files {
+            vmcore,
+            serial_log,
+            server_log,
+            pcap,
+            truth: settle(truth, keep)?,
+            fault_log,
+        },
     })
+}
+
+/// The dump of a server that was killed: the one file of its name.
+fn left_behind(dir: &Path) -> io::Result<Option<PathBuf>> {
+    let mut found = None;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let is_dump = entry.file_name().to_string_lossy().starts_with("vmcore.");
+        if is_dump && entry.metadata()?.is_file() {
+            found = Some(entry.path());
+        }
+    }
+    Ok(found)
 }
 
 fn stop_machine(monitor: &Path) -> Result<Monitor, RunError> {
@@ -367,15 +415,8 @@ impl Guest {
         }
     }
 
-    fn outcome(
-        &mut self,
-        gateway: &Gateway,
-        total: u64,
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<Outcome, RunError> {
-        let mut tick =
-            || progress(Progress::Dumping { sent: gateway.stats().traffic.data_bytes, total });
-        match self.next("finish its dump", &mut tick)? {
+    fn outcome(&mut self, tick: &mut dyn FnMut()) -> Result<Outcome, RunError> {
+        match self.next("finish its dump", tick)? {
             Line::Outcome(outcome) => Ok(outcome),
             other => Err(self.unexpected("GUEST-OUTCOME", &other)),
         }

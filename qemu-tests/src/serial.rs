@@ -25,6 +25,7 @@ pub struct Ready {
     /// What the image looks like.
     pub image: String,
     /// RAM that the image does not hold, empty if there is none.
+    #[serde(default)]
     pub redacted: (u64, u64),
     /// Anything else.
     #[serde(flatten)]

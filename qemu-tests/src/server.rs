@@ -78,6 +78,11 @@ impl Server {
         })
     }
 
+    /// Kills the server, as a power failure would.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
     /// Asks the server to end, and makes it.
     pub fn stop(mut self) {
         self.process.stop(STOP_MAX);

@@ -3,6 +3,7 @@
 mod bench;
 mod cargo;
 mod ci;
+mod debuggers;
 mod fuzz;
 mod layouts;
 mod ledger;

@@ -31,8 +31,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", default_value = "identity", value_parser = values::mapping)]
     mapping: String,
     /// What the dump looks like: elf, for debuggers; flat, RAM at its physical address; or freebsd
-    #[arg(long, value_name = "NAME", default_value = "elf", value_parser = values::image)]
-    image: String,
+    /// [default: elf, if the guest makes it]
+    #[arg(long, value_name = "NAME", value_parser = values::image)]
+    image: Option<String>,
     /// Keep a page of the guest's keys out of the dump
     #[arg(long)]
     redact: bool,
@@ -102,7 +103,7 @@ fn machine(args: &Args) -> Result<(Machine, &'static Board)> {
         nic: nic.to_owned(),
         accel: args.accel.clone(),
         mapping: args.mapping.clone(),
-        image: args.image.clone(),
+        image: args.image.as_deref().unwrap_or(board.guest.images()[0]).to_owned(),
         redact: args.redact,
         cpus: args.cpus,
         memory_mib,

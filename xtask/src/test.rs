@@ -3,26 +3,35 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use qemu_tests::board::Guest;
 use qemu_tests::matrix::{Case, cases};
-use qemu_tests::run::{RunConfig, run as run_guest};
+use qemu_tests::run::{RunConfig, RunReport, run as run_guest};
 
 use crate::tally::Tally;
-use crate::{cargo, layouts, tools, tshark};
+use crate::{cargo, debuggers, layouts, tools, tshark};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Every combination of the QEMU matrix, and the long tests
     #[arg(long)]
     full: bool,
+    /// Only the QEMU runs whose name contains this
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if let Some(only) = &args.only {
+        let cases: Vec<Case> =
+            cases(args.full).into_iter().filter(|case| case.name.contains(only)).collect();
+        ensure!(!cases.is_empty(), "no QEMU run has `{only}` in its name");
+        return matrix(cases).close();
+    }
     all(args.full)?.close()
 }
 
@@ -30,7 +39,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 pub(crate) fn all(full: bool) -> Result<Tally> {
     let mut tally = host_tests(full)?;
     tally.add(layouts::all());
-    tally.add(matrix(full));
+    tally.add(matrix(cases(full)));
     if full {
         miri(&mut tally);
     }
@@ -136,14 +145,10 @@ impl<'a> Line<'a> {
 }
 
 /// The guests, crashed in many ways.
-fn matrix(full: bool) -> Tally {
+fn matrix(cases: Vec<Case>) -> Tally {
     let mut tally = Tally::default();
-    let cases = cases(full);
     println!("==> {} QEMU runs", cases.len());
-    let tshark = tshark::is_there();
-    if !tshark {
-        tally.skip("frames of the QEMU runs in tshark", "tshark is missing");
-    }
+    let judges = Judges::find(&mut tally);
     let mut programs = BTreeMap::new();
     for case in cases {
         let name = format!("qemu {}", case.name);
@@ -156,7 +161,7 @@ fn matrix(full: bool) -> Tally {
         match programs.entry(needs.clone()).or_insert_with(|| programs_for(&needs)) {
             Ok(programs) => {
                 let begin = Instant::now();
-                let result = programs.run(&case, tshark);
+                let result = programs.run(&case, &judges);
                 tally.record(&name, begin.elapsed(), result);
             }
             Err(Missing::Outside(why)) => tally.skip(name, why.as_str()),
@@ -167,6 +172,51 @@ fn matrix(full: bool) -> Tally {
         }
     }
     tally
+}
+
+/// Programs that look at what came out, as far as they are there.
+struct Judges {
+    tshark: bool,
+    gdb: bool,
+    lldb: bool,
+    readelf: bool,
+}
+
+impl Judges {
+    fn find(tally: &mut Tally) -> Self {
+        let mut find = |program: &str, what: &str, is_there: bool| {
+            if !is_there {
+                tally.skip(format!("{what} of the QEMU runs in {program}"), "it is missing");
+            }
+            is_there
+        };
+        let [gdb, lldb, readelf] =
+            debuggers::ALL.map(|program| find(program, "dumps", debuggers::is_there(program)));
+        Self { tshark: find("tshark", "frames", tshark::is_there()), gdb, lldb, readelf }
+    }
+
+    /// A dump in the debuggers.
+    fn dump(&self, case: &Case, guest: &Path, report: &RunReport) -> Result<()> {
+        let machine = &case.machine;
+        let Some(vmcore) = report.files.vmcore.as_deref().filter(|_| case.is_for_debuggers())
+        else {
+            return Ok(());
+        };
+        if self.readelf {
+            debuggers::readelf(vmcore)?;
+        }
+        if self.gdb {
+            debuggers::gdb(guest, vmcore, machine)?;
+        }
+        if self.lldb && ["null", "panic"].contains(&machine.crash.as_str()) {
+            debuggers::lldb(guest, vmcore, machine)?;
+        }
+        if let Some(log) = &report.files.fault_log {
+            let vector = report.crash["vector"].as_u64().context("a crash without a vector")?;
+            debuggers::registers(log, vmcore, vector)?;
+        }
+        Ok(())
+    }
 }
 
 struct Programs {
@@ -200,7 +250,7 @@ fn programs_for(
 }
 
 impl Programs {
-    fn run(&self, case: &Case, tshark: bool) -> Result<()> {
+    fn run(&self, case: &Case, judges: &Judges) -> Result<()> {
         let out = self.out.join(&case.name);
         // Left from a run that failed.
         let _ = fs::remove_dir_all(&out);
@@ -210,7 +260,8 @@ impl Programs {
         let report = run_guest(&config, &mut |_| {})?;
         case.judge(&report)
             .map_err(|complaint| anyhow!("{complaint}\nits files are in {}", out.display()))?;
-        if let Some(capture) = report.files.pcap.as_ref().filter(|_| tshark) {
+        judges.dump(case, guest, &report)?;
+        if let Some(capture) = report.files.pcap.as_ref().filter(|_| judges.tshark) {
             tshark::judge(capture, report.outcome.acked_bytes)?;
         }
         fs::remove_dir_all(&out).context("removing the files of a run that passed")
