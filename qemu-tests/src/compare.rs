@@ -79,7 +79,7 @@ impl Layout {
         let Range { start, end } = self.redacted;
         let is_page = start % PAGE == 0 && end == start + PAGE;
         let in_ram = self.ram.iter().any(|range| range.start <= start && end <= range.end);
-        if !self.redacted.is_empty() && !(is_page && in_ram) {
+        if !(self.redacted.is_empty() || is_page && in_ram) {
             return Err(LayoutError::Redacted(self.redacted.clone()));
         }
         Ok(())

@@ -33,7 +33,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Boot a tiny guest, crash it, take its dump, and compare it with the truth.
-    QemuDump(qemu_dump::Args),
+    QemuDump(Box<qemu_dump::Args>),
     /// Unit, simulator and doc tests, then the QEMU matrix.
     Test(test::Args),
     /// Everything that a change must pass.
