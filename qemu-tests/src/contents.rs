@@ -116,8 +116,9 @@ mod tests {
     #[test]
     fn a_leak_is_found_wherever_it_is() {
         let dir = tempfile::tempdir().unwrap();
-        let secret: Vec<u8> =
-            (1..=512_u64).flat_map(|i| (i * 0x0123_4567_89ab_cdef).to_le_bytes()).collect();
+        let secret: Vec<u8> = (1..=512_u64)
+            .flat_map(|i| i.wrapping_mul(0x0123_4567_89ab_cdef).to_le_bytes())
+            .collect();
         let truth = truth(dir.path(), 0x1000, &secret);
         let vmcore = dir.path().join("vmcore");
         let found = |bytes: &[u8]| {

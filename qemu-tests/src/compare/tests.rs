@@ -153,6 +153,110 @@ fn a_guest_cannot_excuse_itself() {
     ));
 }
 
+/// An ELF core of these program headers (virtual address, physical address,
+/// offset, length), and of RAM where they say.
+fn elf(loads: &[(u64, u64, u64, u64)], files: &Files) -> Vec<u8> {
+    const HEADER_LEN: usize = 64;
+    let mut file = vec![0; HEADER_LEN];
+    file[..8].copy_from_slice(&[0x7f, b'E', b'L', b'F', 2, 1, 1, 3]);
+    for (at, value) in
+        [(16, 4_u16), (18, 62), (20, 1), (52, 64), (54, 56), (56, loads.len() as u16)]
+    {
+        file[at..at + 2].copy_from_slice(&value.to_le_bytes());
+    }
+    file[32] = HEADER_LEN as u8;
+    for (virt, phys, offset, len) in loads {
+        let kind_and_flags = 1 | 7 << 32;
+        for word in [kind_and_flags, *offset, *virt, *phys, *len, *len, 0x1000_u64] {
+            file.extend_from_slice(&word.to_le_bytes());
+        }
+    }
+    for (_, phys, offset, len) in loads {
+        let (at, end) = (*offset as usize, (offset + len) as usize);
+        file.resize(file.len().max(end), 0);
+        file[at..end].copy_from_slice(&files.image[*phys as usize..(phys + len) as usize]);
+    }
+    file
+}
+
+const LOW_LOAD: (u64, u64, u64, u64) = (0, 0, 0x1000, LOW.end);
+const HIGH_AT: u64 = 0xa_1000;
+const HIGH_LOAD: (u64, u64, u64, u64) = (0x10_0000, 0x10_0000, HIGH_AT, HIGH.end - HIGH.start);
+/// The same RAM once more, at other virtual addresses.
+const ALIAS: (u64, u64, u64, u64) = (0xffff_ffff_8010_0000, 0x10_0000, HIGH_AT, 0x5_0000);
+
+fn compare_elf(file: &[u8], layout: &Layout, files: &Files) -> io::Result<Verdict> {
+    std::fs::write(files.vmcore(), file).unwrap();
+    compare(&files.vmcore(), Image::Elf, layout, &files.truth)
+}
+
+#[test]
+fn an_elf_core_is_compared_by_physical_address() {
+    let files = Files::new();
+    let mut file = elf(&[ALIAS, LOW_LOAD, HIGH_LOAD], &files);
+    let verdict = compare_elf(&file, &layout(), &files).unwrap();
+    assert_eq!(verdict.first, None);
+    assert_eq!(verdict.compared, layout().ram_len() - (VOLATILE.end - VOLATILE.start));
+
+    let at = offset_of(&files.vmcore(), Image::Elf, &layout(), 0x10_0007).unwrap();
+    assert_eq!(at, HIGH_AT + 7);
+    file[at as usize] ^= 1;
+    let verdict = compare_elf(&file, &layout(), &files).unwrap();
+    assert_eq!((verdict.count, verdict.first.unwrap().address), (1, 0x10_0007));
+    // What the crash path wrote is not compared.
+    file[at as usize] ^= 1;
+    file[(HIGH_AT + VOLATILE.start - HIGH.start) as usize] ^= 1;
+    assert!(compare_elf(&file, &layout(), &files).unwrap().is_identical());
+}
+
+#[test]
+fn an_elf_core_must_have_all_of_ram_and_nothing_else() {
+    let files = Files::new();
+    // No low memory.
+    let verdict = compare_elf(&elf(&[HIGH_LOAD], &files), &layout(), &files).unwrap();
+    assert_eq!((verdict.count, verdict.first.unwrap().address), (LOW.end, 0));
+    // Nor, of the volatile section, the last page.
+    let short = (0x10_0000, 0x10_0000, HIGH_AT, VOLATILE.end - 0x1000 - HIGH.start);
+    let rest = (VOLATILE.end, VOLATILE.end, 0x30_0000, HIGH.end - VOLATILE.end);
+    let verdict = compare_elf(&elf(&[LOW_LOAD, short, rest], &files), &layout(), &files).unwrap();
+    assert_eq!((verdict.count, verdict.first.unwrap().address), (4096, VOLATILE.end - 0x1000));
+    // A hole of the memory map.
+    let hole = (0xb_0000, 0xb_0000, 0x30_0000, 0x1000);
+    let verdict =
+        compare_elf(&elf(&[LOW_LOAD, HIGH_LOAD, hole], &files), &layout(), &files).unwrap();
+    assert_eq!((verdict.count, verdict.first.unwrap().address), (4096, 0xb_0000));
+    // What was to be withheld.
+    let redacted = Layout { redacted: 0x18_0000..0x18_1000, ..layout() };
+    let verdict = compare_elf(&elf(&[LOW_LOAD, HIGH_LOAD], &files), &redacted, &files).unwrap();
+    assert_eq!(verdict.count, 4096);
+    // The end of the file.
+    let mut file = elf(&[LOW_LOAD, HIGH_LOAD], &files);
+    file.truncate(file.len() - 10);
+    let verdict = compare_elf(&file, &layout(), &files).unwrap();
+    assert_eq!((verdict.count, verdict.first.unwrap().address), (10, HIGH.end - 10));
+}
+
+#[test]
+fn an_elf_core_that_contradicts_itself_is_refused() {
+    let files = Files::new();
+    let elsewhere = (0xffff_ffff_8010_0000, 0x10_0000, HIGH_AT + 0x1000, 0x1000);
+    let file = elf(&[LOW_LOAD, HIGH_LOAD, elsewhere], &files);
+    assert!(compare_elf(&file, &layout(), &files).unwrap_err().to_string().contains("elsewhere"));
+    let mut file = elf(&[LOW_LOAD, HIGH_LOAD], &files);
+    file[16] = 2;
+    assert!(compare_elf(&file, &layout(), &files).is_err(), "a program is no core");
+    assert!(compare_elf(b"nothing", &layout(), &files).is_err());
+}
+
+#[test]
+fn only_a_page_may_be_withheld() {
+    let with = |redacted| Layout { redacted, ..layout() }.check(MACHINE);
+    assert_eq!(with(0x18_0000..0x18_1000), Ok(()));
+    for bad in [0x18_0000..0x18_2000, 0x18_0001..0x18_1001, 0xb_0000..0xb_1000] {
+        assert_eq!(with(bad.clone()), Err(LayoutError::Redacted(bad)));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]

@@ -10,7 +10,7 @@ use debugnet_core::addr::PhysRange;
 use debugnet_core::dump::layout::Cpu;
 use debugnet_core::dump::{Failure, Outcome};
 use debugnet_core::nic::{Nic, NicError};
-use debugnet_core::observer::Event;
+use debugnet_core::observer::{DumpingLine, Event};
 use debugnet_core::progress::{Progress, Stage};
 use debugnet_core::time::{Clock, Instant};
 use debugnet_core::{Armed, ConfigError, DumpInfo, Io, Observer, Verdict, arm as arm_dump};
@@ -149,7 +149,8 @@ fn die(kit: &'static mut Kit, progress: &'static Progress, registers: &Registers
         time_s: time_of_day(kit.armed_time_s, kit.clock.now()),
         key: &[],
     };
-    let mut observer = Narrator { events: 0, nested: kit.nested };
+    let line = DumpingLine::new(DUMP_BYTES.load(Ordering::Relaxed));
+    let mut observer = Narrator { events: 0, nested: kit.nested, line, in_line: false };
     let Kit { armed, nic, clock, image, .. } = kit;
     let outcome = image.dump(&info, &cpus, registers, |source| {
         let observer = &mut observer;
@@ -311,15 +312,23 @@ fn hex(value: u64) -> String<18> {
 struct Narrator {
     events: u32,
     nested: Option<u32>,
+    line: DumpingLine,
+    /// The console is behind a part of that line.
+    in_line: bool,
 }
 
 impl Observer for Narrator {
     fn event(&mut self, now: Instant, event: &Event) {
         self.events = self.events.saturating_add(1);
-        match event {
-            // The server shows the progress; the port is slow.
-            Event::Progress { .. } => {}
-            other => say!("guest: {:>10} us {other:?}", now.as_micros()),
+        if let Event::Progress { .. } = event {
+            // The console's `write_str` cannot fail.
+            let _ = self.line.event(event, &mut arch::Serial);
+            self.in_line = true;
+        } else {
+            if core::mem::take(&mut self.in_line) {
+                say!("");
+            }
+            say!("guest: {:>10} us {event:?}", now.as_micros());
         }
         if self.nested == Some(self.events) {
             super::death::die_in_the_dump();
