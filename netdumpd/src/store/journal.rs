@@ -12,6 +12,8 @@
 //! The file is a head of 4096 bytes and entries of 32, all little-endian; none
 //! crosses a page, so that no writer dies in the middle of one.
 
+mod leftover;
+
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
@@ -24,10 +26,12 @@ use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::core::{DumpFile, DumpHeader, HEADER_LEN, Herald, Identity, Limits, Salvage};
+use crate::core::{DumpFile, DumpHeader, HEADER_LEN, Herald, Identity};
+
+pub(super) use leftover::Leftover;
 
 /// Where journals are, below the dump directory; only while there are any.
-pub(super) const DIR: &str = ".netdumpd";
+const DIR: &str = ".netdumpd";
 
 const MAGIC: [u8; 8] = *b"netdumpj";
 const VERSION: u32 = 1;
@@ -43,9 +47,6 @@ const WRITTEN_PER_ENTRY_BYTE: u64 = 16;
 
 /// Bytes set aside at the start: enough for most dumps, so that a full disk meets the payload first.
 const PREALLOCATED_LEN: u64 = HEAD_LEN + 4096;
-
-/// Entries read at a time.
-const READ_ENTRIES: usize = 4096;
 
 const VMCORE: u8 = 1;
 const KEY: u8 = 2;
@@ -326,115 +327,4 @@ fn remove(root: &Dir, name: &str) {
     }
     // Refused as long as there are others.
     let _ = root.remove_dir(DIR);
-}
-
-/// A journal whose writer is dead.
-pub(super) struct Leftover {
-    file: std::fs::File,
-    name: String,
-    pub(super) origin: Origin,
-    /// Its number, if it got as far as having one.
-    pub(super) index: Option<u64>,
-    pub(super) header: Option<DumpHeader>,
-    /// The machine went down as well: what was noted may not have reached the disk.
-    machine_restarted: bool,
-}
-
-impl Leftover {
-    /// All of them; those that cannot be understood are told and removed.
-    pub(super) fn all(root: &Dir) -> Vec<Self> {
-        let entries = match root.read_dir(DIR) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
-            Err(error) => {
-                tracing::error!("{DIR}: {error}");
-                return Vec::new();
-            }
-        };
-        let mut names: Vec<_> = entries
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .map(|name| format!("{DIR}/{name}"))
-            .collect();
-        names.sort();
-        let mut found = Vec::new();
-        for name in names {
-            match Self::open(root, &name) {
-                Ok(Some(leftover)) => found.push(leftover),
-                Ok(None) => {}
-                Err(error) => {
-                    tracing::warn!("journal {name} tells nothing: {error}");
-                    remove(root, &name);
-                }
-            }
-        }
-        found
-    }
-
-    /// `None` if its writer lives.
-    fn open(root: &Dir, name: &str) -> io::Result<Option<Self>> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true);
-        let file = root.open_with(name, &options)?.into_std();
-        if file.try_lock().is_err() {
-            return Ok(None);
-        }
-        let mut head = Head::new_zeroed();
-        file.read_exact_at(head.as_mut_bytes(), 0)?;
-        let is_known = head.magic == MAGIC && head.version.get() == VERSION;
-        let origin = is_known.then(|| head.origin()).flatten();
-        let origin = origin.ok_or_else(|| io::Error::other("no journal of this version"))?;
-        let header = if head.has_header != 0 { DumpHeader::parse(&head.header) } else { None };
-        let index = (head.has_index != 0).then_some(head.index.get());
-        let machine_restarted = head.boot != boot();
-        let name = name.to_owned();
-        Ok(Some(Self { file, name, origin, index, header, machine_restarted }))
-    }
-
-    /// When it was last written, since 1970.
-    pub(super) fn touched_us(&self) -> u64 {
-        let modified = self.file.metadata().and_then(|metadata| metadata.modified()).ok();
-        let since = modified.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
-        since.map_or(self.origin.started_us, |since| since.as_micros() as u64)
-    }
-
-    /// All that it tells.
-    pub(super) fn salvage(&self) -> io::Result<Salvage> {
-        let mut salvage = Salvage::new(self.origin.herald, &Limits::default());
-        let mut block = vec![Entry::new_zeroed(); READ_ENTRIES];
-        let len = self.file.metadata()?.len();
-        let mut at = HEAD_LEN;
-        while at < len {
-            let count = usize::try_from((len - at) / ENTRY_LEN).unwrap_or(usize::MAX);
-            let entries = &mut block[..count.min(READ_ENTRIES)];
-            if entries.is_empty() {
-                break;
-            }
-            self.file.read_exact_at(entries.as_mut_bytes(), at)?;
-            at += ENTRY_LEN * entries.len() as u64;
-            for entry in entries {
-                let Entry { seqno, count, offset, len, .. } = entry;
-                let tell = |salvage: &mut Salvage, file| {
-                    salvage.payload(file, seqno.get(), count.get(), offset.get(), len.get());
-                };
-                match entry.kind {
-                    VMCORE => tell(&mut salvage, DumpFile::Vmcore),
-                    KEY => tell(&mut salvage, DumpFile::Key),
-                    HEADER => salvage.header(seqno.get()),
-                    _ => {}
-                }
-            }
-        }
-        if let Some(header) = &self.header {
-            salvage.set_header(header.clone());
-        }
-        if self.machine_restarted {
-            salvage.machine_restarted();
-        }
-        Ok(salvage)
-    }
-
-    /// What it told is in the dump's record now.
-    pub(super) fn remove(self, root: &Dir) {
-        remove(root, &self.name);
-    }
 }

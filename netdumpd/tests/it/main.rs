@@ -6,6 +6,7 @@ mod full_disk;
 mod garbage;
 mod killed;
 mod odd_inputs;
+mod promises;
 mod recovery;
 mod replay;
 mod sessions;

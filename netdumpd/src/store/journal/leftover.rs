@@ -1,0 +1,127 @@
+//! Journals that a dead process has left.
+
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use cap_std::fs::{Dir, OpenOptions};
+use zerocopy::{FromZeros, IntoBytes};
+
+use super::{
+    DIR, ENTRY_LEN, Entry, HEAD_LEN, HEADER, Head, KEY, MAGIC, Origin, VERSION, VMCORE, boot,
+    remove,
+};
+use crate::core::{DumpFile, DumpHeader, Limits, Salvage};
+
+/// Entries read at a time.
+const READ_ENTRIES: usize = 4096;
+
+/// A journal whose writer is dead.
+pub(in crate::store) struct Leftover {
+    file: std::fs::File,
+    name: String,
+    pub(in crate::store) origin: Origin,
+    /// Its number, if it got as far as having one.
+    pub(in crate::store) index: Option<u64>,
+    pub(in crate::store) header: Option<DumpHeader>,
+    /// The machine went down as well: what was noted may not have reached the disk.
+    machine_restarted: bool,
+}
+
+impl Leftover {
+    /// All of them; those that cannot be understood are told and removed.
+    pub(in crate::store) fn all(root: &Dir) -> Vec<Self> {
+        let entries = match root.read_dir(DIR) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
+            Err(error) => {
+                tracing::error!("{DIR}: {error}");
+                return Vec::new();
+            }
+        };
+        let mut names: Vec<_> = entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .map(|name| format!("{DIR}/{name}"))
+            .collect();
+        names.sort();
+        let mut found = Vec::new();
+        for name in names {
+            match Self::open(root, &name) {
+                Ok(Some(leftover)) => found.push(leftover),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!("journal {name} tells nothing: {error}");
+                    remove(root, &name);
+                }
+            }
+        }
+        found
+    }
+
+    /// `None` if its writer lives.
+    fn open(root: &Dir, name: &str) -> io::Result<Option<Self>> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        let file = root.open_with(name, &options)?.into_std();
+        if file.try_lock().is_err() {
+            return Ok(None);
+        }
+        let mut head = Head::new_zeroed();
+        file.read_exact_at(head.as_mut_bytes(), 0)?;
+        let is_known = head.magic == MAGIC && head.version.get() == VERSION;
+        let origin = is_known.then(|| head.origin()).flatten();
+        let origin = origin.ok_or_else(|| io::Error::other("no journal of this version"))?;
+        let header = if head.has_header != 0 { DumpHeader::parse(&head.header) } else { None };
+        let index = (head.has_index != 0).then_some(head.index.get());
+        let machine_restarted = head.boot != boot();
+        let name = name.to_owned();
+        Ok(Some(Self { file, name, origin, index, header, machine_restarted }))
+    }
+
+    /// When it was last written, since 1970.
+    pub(in crate::store) fn touched_us(&self) -> u64 {
+        let modified = self.file.metadata().and_then(|metadata| metadata.modified()).ok();
+        let since = modified.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+        since.map_or(self.origin.started_us, |since| since.as_micros() as u64)
+    }
+
+    /// All that it tells.
+    pub(in crate::store) fn salvage(&self) -> io::Result<Salvage> {
+        let mut salvage = Salvage::new(self.origin.herald, &Limits::default());
+        let mut block = vec![Entry::new_zeroed(); READ_ENTRIES];
+        let len = self.file.metadata()?.len();
+        let mut at = HEAD_LEN;
+        while at < len {
+            let count = usize::try_from((len - at) / ENTRY_LEN).unwrap_or(usize::MAX);
+            let entries = &mut block[..count.min(READ_ENTRIES)];
+            if entries.is_empty() {
+                break;
+            }
+            self.file.read_exact_at(entries.as_mut_bytes(), at)?;
+            at += ENTRY_LEN * entries.len() as u64;
+            for entry in entries {
+                let Entry { seqno, count, offset, len, .. } = entry;
+                let tell = |salvage: &mut Salvage, file| {
+                    salvage.payload(file, seqno.get(), count.get(), offset.get(), len.get());
+                };
+                match entry.kind {
+                    VMCORE => tell(&mut salvage, DumpFile::Vmcore),
+                    KEY => tell(&mut salvage, DumpFile::Key),
+                    HEADER => salvage.header(seqno.get()),
+                    _ => {}
+                }
+            }
+        }
+        if let Some(header) = &self.header {
+            salvage.set_header(header.clone());
+        }
+        if self.machine_restarted {
+            salvage.machine_restarted();
+        }
+        Ok(salvage)
+    }
+
+    /// What it told is in the dump's record now.
+    pub(in crate::store) fn remove(self, root: &Dir) {
+        remove(root, &self.name);
+    }
+}
