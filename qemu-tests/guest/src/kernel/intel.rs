@@ -6,10 +6,11 @@ use debugnet_core::addr::PhysRange;
 use debugnet_core::nic::NicError;
 use guest::cmdline::NicChoice;
 use heapless::String;
-use nic_e1000::{PciDevice, is_e1000};
+use nic_e1000::PciDevice;
 use nic_hal::pci::Cf8;
 use nic_hal::pci_types::PciAddress;
 use nic_hal::{Mmio, PciFunction};
+use nic_probe::{Driver, identify};
 
 use super::arch::{self, Machine};
 use super::driver::NAME_MAX;
@@ -28,10 +29,13 @@ pub(super) fn find(choice: NicChoice) -> Option<Device> {
     if !arch::has_pci() {
         return None;
     }
-    let wanted = |id: &(u16, u16)| match choice {
-        NicChoice::Auto => is_e1000(id.0, id.1),
-        NicChoice::Intel(device) => is_e1000(id.0, id.1) && id.1 == device,
-        _ => false,
+    let wanted = |id: &(u16, u16)| {
+        let driven = identify(id.0, id.1).is_ok_and(|entry| entry.driver == Driver::E1000);
+        match choice {
+            NicChoice::Auto => driven,
+            NicChoice::Intel(device) => driven && id.1 == device,
+            _ => false,
+        }
     };
     let function = pci::find(arch::pci_access, |found| found.id().is_some_and(|id| wanted(&id)))?;
     let (vendor, device) = function.id()?;

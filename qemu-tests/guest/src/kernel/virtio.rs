@@ -10,8 +10,9 @@ use nic_hal::pci::Cf8;
 use nic_hal::pci_types::PciAddress;
 use nic_hal::port::PortIo;
 use nic_hal::{Mmio, PciFunction};
+use nic_probe::{Driver, identify};
 use nic_virtio::transport::mmio::WINDOW_LEN;
-use nic_virtio::transport::pci_modern::{has_modern_interface, is_virtio_net};
+use nic_virtio::transport::pci_modern::has_modern_interface;
 use nic_virtio::{AnyTransport, PciLegacy, VirtioMmio};
 
 use super::arch::{self, Machine};
@@ -51,9 +52,10 @@ pub(super) fn find(choice: NicChoice) -> Option<Device> {
 fn find_on_pci(choice: NicChoice) -> Option<Device> {
     let mut found = None;
     let function = pci::find(arch::pci_access, |function| {
-        let Some((vendor, device)) = function.id().filter(|id| is_virtio_net(id.0, id.1)) else {
+        let Some((vendor, device)) = function.id() else { return false };
+        if !identify(vendor, device).is_ok_and(|entry| entry.driver == Driver::VirtioNet) {
             return false;
-        };
+        }
         let modern = has_modern_interface(function);
         let legacy = match choice {
             NicChoice::Auto => Some(!modern),
