@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use std::rc::Rc;
 
 use debugnet_core::addr::{MacAddr, PhysAddr};
-use debugnet_core::dump::{DumpInfo, Outcome, Transform};
+use debugnet_core::dump::{DumpInfo, DumpSource, Outcome, Transform};
 use debugnet_core::observer::{Blind, Observer};
 use debugnet_core::pool::Cells;
 use debugnet_core::time::{Clock, Instant};
@@ -283,6 +283,19 @@ impl Machine {
         observer: &mut dyn Observer,
         info: &DumpInfo<'_>,
     ) -> Outcome {
+        let mut source = RamSource::new(self.ram.clone());
+        self.crash_from(world, &mut source, transform, observer, info)
+    }
+
+    /// As [`Machine::crash_with`], with an image other than RAM at its physical address.
+    pub fn crash_from<S: Server + 'static>(
+        &self,
+        world: &Rc<RefCell<World<S>>>,
+        source: &mut dyn DumpSource,
+        transform: Option<&mut dyn Transform>,
+        observer: &mut dyn Observer,
+        info: &DumpInfo<'_>,
+    ) -> Outcome {
         let payload_len = usize::from(self.config.payload_len(u16::MAX));
         let needs = memory_needed(&Limits { payload_len, ..self.limits });
         let mut slots = vec![Slot::EMPTY; needs.slots];
@@ -307,10 +320,9 @@ impl Machine {
         let idle_us = self.clock_step_us.max(self.idle_us);
         let mut clock = SimClock::new(world.clone(), self.clock_step_us, idle_us);
         let mut nic = SimNic::new(device);
-        let mut source = RamSource::new(self.ram.clone());
         let mut io = Io {
             clock: &mut clock,
-            source: &mut source,
+            source,
             transform: match transform {
                 Some(transform) => Some(transform),
                 None => None,

@@ -14,4 +14,4 @@ pub(crate) use dumper::{Dumper, Fill, Room, Step, stage};
 pub use info::DumpInfo;
 pub use outcome::{Failure, FailureKind, Gap, Gaps, Outcome, Reason, Verdict};
 pub use source::{DumpSource, Extent, ReadFault, ReadRam, Stability, Transform, TransformError};
-pub use stream::ImageStream;
+pub use stream::{ImageStream, StreamState};

@@ -6,9 +6,9 @@ use crate::addr::{PhysAddr, PhysRange};
 /// What is taken to be unreadable with its first byte, and aligned.
 pub(super) const FAULT_LEN: u64 = 4096;
 
-/// How far a stream has been read.
+/// How far a stream has been read, and what of it could not be.
 #[derive(Debug)]
-pub(crate) struct StreamState {
+pub struct StreamState {
     /// What is left of the current extent.
     rest: Extent,
     /// Offset in the image of the next byte.
@@ -24,6 +24,12 @@ impl StreamState {
         Self { rest: Extent::NONE, at: 0, bytes_read: 0, unreadable: Gaps::EMPTY, fault: None };
 }
 
+impl Default for StreamState {
+    fn default() -> Self {
+        Self::START
+    }
+}
+
 /// The image from its first byte to its last, as one stream for a [`Transform`](super::Transform).
 ///
 /// What is in no extent, redacted, or cannot be read, reads as zeros; the latter two are
@@ -35,12 +41,9 @@ pub struct ImageStream<'a> {
 }
 
 impl<'a> ImageStream<'a> {
-    /// `len` bytes of the source, which has been rewound in order.
-    pub(crate) fn new(
-        source: &'a mut dyn DumpSource,
-        state: &'a mut StreamState,
-        len: u64,
-    ) -> Self {
+    /// `len` bytes of the source, which has been rewound in order. The dump makes them; a
+    /// transform's tests can, too.
+    pub fn new(source: &'a mut dyn DumpSource, state: &'a mut StreamState, len: u64) -> Self {
         Self { source, state, len }
     }
 
