@@ -7,6 +7,7 @@ use std::time::Duration;
 use debugnet_core::wire::debugnet::{EKCD_KEY, FINISHED, HERALD, KDH, VMCORE, herald_word};
 use netdumpd::core::{Core, End, Limits, Note, Reason, Socket, Verdict};
 use netdumpd::store::{DiskLimits, FileStore, StoreConfig};
+use proptest::prelude::*;
 use serde_json::Value;
 use zerocopy::IntoBytes;
 
@@ -217,4 +218,55 @@ fn the_digest_of_a_finished_image_is_in_its_record() {
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     );
     assert_eq!(record["result"], "complete");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// Whatever came in whatever order: the record of the interrupted dump
+    /// covers exactly what was acked, and the file holds it.
+    #[test]
+    fn the_journal_tells_all_that_was_acked(
+        messages in prop::collection::vec((0u32..40, 0u64..60, 1usize..3000, any::<bool>()), 1..60),
+        first in any::<u32>(),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut limits = Limits::default();
+        limits.shield = false;
+        let mut rig = Rig::new(Core::new(limits), store(dir.path()));
+        let herald = message(HERALD, first, 0, b"");
+        rig.datagram(Socket::Herald, CLIENT, &herald);
+        let on = Socket::Session(rig.last_session());
+        let mut image = Vec::new();
+        let mut acked = vec![false; 200_000];
+        for (n, (seqno, place, len, is_zero)) in messages.into_iter().enumerate() {
+            let (offset, seqno) = (place * 1500, first.wrapping_add(seqno + 1));
+            let payload = vec![if is_zero { 0 } else { n as u8 + 1 }; len];
+            let sent = message(VMCORE, seqno, offset, &payload);
+            let was_known = acked[offset as usize..offset as usize + len].iter().all(|byte| *byte);
+            let before = rig.core.status(rig.last_session()).unwrap().stats.vmcore_bytes;
+            prop_assert_eq!(rig.datagram(on, CLIENT, &sent), [seqno]);
+            let after = rig.core.status(rig.last_session()).unwrap().stats.vmcore_bytes;
+            if after == before {
+                prop_assert!(was_known, "acked without being stored");
+                continue;
+            }
+            let range = offset as usize..offset as usize + len;
+            image.resize(image.len().max(range.end), 0);
+            image[range.clone()].copy_from_slice(&payload);
+            acked[range].fill(true);
+        }
+        drop(rig);
+        let found = store(dir.path()).recover();
+        prop_assert_eq!(found.len(), 1);
+        let record = found[0].record.as_ref().unwrap();
+        prop_assert_eq!(record.stats.covered_bytes, acked.iter().filter(|byte| **byte).count() as u64);
+        prop_assert_eq!(record.received_end, image.len() as u64);
+        for missing in record.holes.listed.iter().chain(&record.not_sent.listed) {
+            let range = missing.start as usize..missing.end as usize;
+            prop_assert!(acked[range].iter().all(|byte| !byte));
+        }
+        let vmcore = std::fs::read(dir.path().join(&found[0].paths.vmcore)).unwrap();
+        prop_assert!(vmcore == image);
+    }
 }
