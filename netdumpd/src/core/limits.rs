@@ -18,7 +18,7 @@ pub struct Limits {
     /// a quarter of them. Others go unanswered: a client tries again. Default 400.
     pub max_heralds_per_s: u32,
     /// Whether acks are withheld from stock clients where they would make a
-    /// packet that is missing look received (see the README). Default true.
+    /// packet that is missing look received (see PROMISES.md). Default true.
     pub shield: bool,
     /// Silence after which a dump is given up, in microseconds. Default 600 s.
     pub idle_us: u64,
