@@ -19,6 +19,7 @@ pub(crate) struct Args {
 /// Crates of the crash path: `no_std`, without `alloc`.
 const NO_STD: &[&str] = &[
     "debugnet-core",
+    "debugnet-gzip",
     "nic-hal",
     "nic-virtio",
     "nic-e1000",
