@@ -3,7 +3,7 @@
 //!
 //! The simulated rows are in virtual time: they do not depend on the machine.
 //! The QEMU rows are real time and are only compared with each other. What a
-//! packet costs is counted in instructions.
+//! packet costs is counted in instructions, what a server pays for it in CPU time.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -17,7 +17,7 @@ use qemu_tests::qemu::Machine;
 use qemu_tests::run::{RunConfig, run as run_guest, time_limit};
 use serde_json::{Value, json};
 
-use crate::{cargo, plot, tools};
+use crate::{cargo, intake, plot, tools};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -43,13 +43,14 @@ const INSTRUCTIONS_MAX: f64 = 1000.0;
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let rows = simulated(args)?;
-    let (mut qemu, mut cost) = (Vec::new(), Vec::new());
+    let (mut qemu, mut cost, mut server) = (Vec::new(), Vec::new(), Vec::new());
     if args.only.is_none() {
+        server = intake::rows().unwrap_or_else(|error| skipped("server rows", &error));
         qemu = in_qemu().unwrap_or_else(|error| skipped("QEMU rows", &error));
         cost = instructions().unwrap_or_else(|error| skipped("instructions", &error));
     }
     let mut below: Vec<&str> = Vec::new();
-    for row in rows.iter().chain(&qemu).chain(&cost) {
+    for row in rows.iter().chain(&qemu).chain(&cost).chain(&server) {
         if row["ok"] == json!(false) {
             below.push(row["scenario"].as_str().unwrap_or("?"));
         }
@@ -58,7 +59,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         report(&rows, &qemu, &cost)?;
     }
     if args.json {
-        println!("{}", json!({ "rows": rows, "qemu": qemu, "cost": cost }));
+        println!("{}", json!({ "rows": rows, "qemu": qemu, "cost": cost, "server": server }));
     }
     if args.check && !below.is_empty() {
         bail!("below the gate: {}", below.join(", "));

@@ -45,6 +45,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     tally.check("the observer for `log`", || {
         run_cargo(&["test", "-p", "debugnet-core", "--lib", "--features", "log", "observer"])
     });
+    let plain = ["test", "-q", "-p", "netdumpd", "--no-default-features"];
+    tally.check("netdumpd without its features", || run_cargo(&plain));
     bare_targets(&mut tally);
     println!("==> panic-free");
     tally.add(panic_free::all()?);

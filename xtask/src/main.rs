@@ -7,6 +7,7 @@ mod debuggers;
 mod fuzz;
 mod layouts;
 mod ledger;
+mod intake;
 mod panic_free;
 mod plot;
 mod probe;

@@ -23,7 +23,7 @@ const FEW: usize = 2;
 /// Threads at most.
 const MAX_THREADS: usize = 64;
 
-/// Threads at most for one file system.
+/// Threads at most for one file system, and for files that are being opened.
 const MAX_ON_DEVICE: usize = 48;
 
 /// How long work waits for busy threads before there is another one.
@@ -315,3 +315,6 @@ impl<S> State<S> {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

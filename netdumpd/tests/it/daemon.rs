@@ -13,10 +13,10 @@ use serde_json::Value;
 use crate::stock_client::StockClient;
 use crate::support::pattern;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_netdumpd");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_netdumpd");
 
 pub(crate) struct Daemon {
-    child: Child,
+    pub(crate) child: Child,
     output: BufReader<ChildStdout>,
     pub(crate) address: SocketAddr,
 }
@@ -27,13 +27,12 @@ impl Daemon {
     }
 
     pub(crate) fn start_by(mut command: Command, dir: &Path, more: &[&str]) -> Self {
-        let mut child = command
-            .args(["-D", "--json", "-a", "127.0.0.1", "--port", "0", "-d"])
-            .arg(dir)
-            .args(more)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        command.args(["-D", "--json", "-a", "127.0.0.1", "--port", "0", "-d"]).arg(dir).args(more);
+        Self::start_with(command)
+    }
+
+    pub(crate) fn start_with(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         let mut daemon = Self { child, output, address: "127.0.0.1:1".parse().unwrap() };
         let event = daemon.event("listening");
@@ -57,11 +56,11 @@ impl Daemon {
         self.child.id()
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    fn exit_code(&mut self) -> Option<i32> {
+    pub(crate) fn exit_code(&mut self) -> Option<i32> {
         let mut rest = String::new();
         self.output.read_to_string(&mut rest).unwrap();
         self.child.wait().unwrap().code()
@@ -76,8 +75,13 @@ impl Drop for Daemon {
 }
 
 /// Runs it to its end, which is to come soon.
-fn run(args: &[&str]) -> Output {
-    let mut child = Command::new(PROGRAM).args(args).stderr(Stdio::piped()).spawn().unwrap();
+pub(crate) fn run(args: &[&str]) -> Output {
+    let mut child = Command::new(PROGRAM)
+        .args(args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     for _ in 0..3000 {
         if child.try_wait().unwrap().is_some() {
             return child.wait_with_output().unwrap();
@@ -88,7 +92,7 @@ fn run(args: &[&str]) -> Output {
     panic!("{args:?} does not end");
 }
 
-fn executable(path: &Path, text: &str) {
+pub(crate) fn executable(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }

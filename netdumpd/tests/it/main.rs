@@ -1,12 +1,15 @@
 //! Tests of the whole server: recorded exchanges, sessions in virtual time, real files, real sockets.
 
+mod crowd;
 mod daemon;
+mod documents;
 mod files;
 mod full_disk;
 mod garbage;
 mod killed;
 mod odd_inputs;
 mod promises;
+mod operator;
 mod recovery;
 mod replay;
 mod sessions;

@@ -21,7 +21,8 @@ const SECOND_US: u64 = 1_000_000;
     args_conflicts_with_subcommands = true,
     after_help = "\
 Exit status: 0 stopped, or with --once the dump is complete; 1 cannot start or go on; 2 bad usage;
-with --once: 3 the dump is incomplete, 4 it could not be stored, 5 stopped before a dump ended."
+with --once: 3 the dump is incomplete, 4 it could not be stored, 5 stopped before a dump ended.
+inspect: 0 complete, 1 cannot be read, 2 bad usage, 3 incomplete, 4 not stored, 5 unknown."
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -133,6 +134,16 @@ pub(crate) struct Args {
 /// What else the program does.
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Tell what a vmcore, info file or record holds
+    Inspect {
+        /// A vmcore (raw, ELF, .gz, .zst), an info file, or a record (.json)
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Print the man page or a shell's completions
     Generate {
         #[command(subcommand)]

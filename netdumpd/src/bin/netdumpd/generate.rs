@@ -23,6 +23,17 @@ pub(crate) fn print(what: &Generate) -> io::Result<()> {
 }
 
 fn man(output: &mut dyn Write) -> io::Result<()> {
-    Man::new(Args::command()).section("8").render(output)?;
+    let mut command = Args::command();
+    command.build();
+    let page = Man::new(command.clone()).section("8");
+    page.render(output)?;
+    let subcommands = command.get_subcommands();
+    for subcommand in subcommands.filter(|subcommand| subcommand.get_name() == "inspect") {
+        writeln!(output, ".SH \"NETDUMPD INSPECT\"")?;
+        let page = Man::new(subcommand.clone());
+        page.render_synopsis_section(output)?;
+        page.render_description_section(output)?;
+        page.render_options_section(output)?;
+    }
     output.flush()
 }

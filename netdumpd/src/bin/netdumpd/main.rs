@@ -7,6 +7,7 @@ mod bars;
 mod config_file;
 mod daemon;
 mod generate;
+mod inspect;
 mod log;
 #[cfg(feature = "metrics")]
 mod metrics;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         }
     };
     let result: Result<ExitCode> = match &args.command {
+        Some(Command::Inspect { file, json }) => inspect::run(file, *json),
         Some(Command::Generate { what }) => {
             generate::print(what).map(|()| ExitCode::SUCCESS).map_err(Into::into)
         }

@@ -64,3 +64,59 @@ fn readable(
 ) -> Result<RulesetCreated> {
     Ok(rules.add_rule(PathBeneath::new(PathFd::new(path)?, reading))?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::io::ErrorKind;
+    use std::process::Command;
+
+    /// In a thread of its own: it holds for that one.
+    #[test]
+    fn only_the_dump_directory_is_left() {
+        let (dumps, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::os::unix::fs::symlink("/etc", dumps.path().join("out")).unwrap();
+        fs::create_dir(dumps.path().join("below")).unwrap();
+        let locked = move || {
+            let dump_dir = dumps.path();
+            let allowed = Allowed { dump_dir, pid_dir: None, resolve: false };
+            if let Err(error) = restrict(&allowed) {
+                return println!("skipped: landlock: {error:#}");
+            }
+            // What the stock file names need, also in a directory a herald names.
+            for dir in [dump_dir.to_owned(), dump_dir.join("below")] {
+                fs::write(dir.join("new"), "x").unwrap();
+                fs::rename(dir.join("new"), dir.join("vmcore")).unwrap();
+                std::os::unix::fs::symlink("vmcore", dir.join("last")).unwrap();
+                assert_eq!(fs::read(dir.join("last")).unwrap(), b"x");
+                fs::File::options()
+                    .write(true)
+                    .open(dir.join("vmcore"))
+                    .unwrap()
+                    .set_len(0)
+                    .unwrap();
+                fs::remove_file(dir.join("last")).unwrap();
+                assert!(fs::read_dir(&dir).unwrap().count() > 0);
+            }
+            let denied = |result: std::io::Result<()>, what: &str| {
+                let error = result.expect_err(what);
+                assert!(
+                    matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::CrossesDevices),
+                    "{what}: {error}"
+                );
+            };
+            denied(fs::read("/etc/passwd").map(drop), "reading elsewhere");
+            denied(fs::read(dump_dir.join("out/passwd")).map(drop), "reading through a link");
+            denied(fs::write(other.path().join("a"), "x"), "writing elsewhere");
+            let (from, to) = (dump_dir.join("vmcore"), other.path().join("vmcore"));
+            denied(fs::rename(&from, &to), "moving a dump out");
+            denied(fs::hard_link(&from, &to), "linking a dump from outside");
+            denied(Command::new("/bin/true").status().map(drop), "running a program");
+            denied(std::net::TcpStream::connect(address).map(drop), "a connection");
+        };
+        std::thread::spawn(locked).join().unwrap();
+    }
+}
