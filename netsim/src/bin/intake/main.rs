@@ -82,11 +82,8 @@ fn run(
     let before = server.cpu_s()?;
     let begin = std::time::Instant::now();
     let packets = clients.send(image)?;
-    let run = Run {
-        cpu_s: server.cpu_s()? - before,
-        wall_s: begin.elapsed().as_secs_f64(),
-        packets,
-    };
+    let run =
+        Run { cpu_s: server.cpu_s()? - before, wall_s: begin.elapsed().as_secs_f64(), packets };
     clients.finish()?;
     for n in 0..clients.len() {
         let vmcore = std::fs::read(dir.0.join(format!("vmcore.{}.0", client::ip(n))))?;

@@ -38,7 +38,8 @@ pub(crate) fn serve(dir: &Path) -> io::Result<()> {
     let mut clients: HashMap<u64, Client> = HashMap::new();
     let mut packet = vec![0; 65536];
     loop {
-        let mut events = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; EVENTS];
+        let mut events =
+            [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; EVENTS];
         let count = match epoll::wait(&poll, &mut events[..], None) {
             Ok(count) => count,
             Err(rustix::io::Errno::INTR) => continue,
