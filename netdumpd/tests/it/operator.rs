@@ -169,9 +169,11 @@ fn a_disk_that_stands_still_holds_up_its_own_client_only() {
         assert!(finished["vmcore"].as_str().unwrap().ends_with(&format!("vmcore.127.0.0.1.{n}")));
     }
     assert!(!waiting.is_finished(), "its herald is not answered before its files are open");
-    std::fs::write(&pipe, "7\n").unwrap();
-    // It is its own reader of the number that it writes.
+    // The far end comes; the name goes before the server writes there itself.
+    let mut far_end = std::fs::File::options().write(true).open(&pipe).unwrap();
     std::fs::remove_file(&pipe).unwrap();
+    far_end.write_all(b"7\n").unwrap();
+    drop(far_end);
     waiting.join().unwrap();
     let finished = daemon.event("finished");
     assert_eq!(finished["result"], "complete");
