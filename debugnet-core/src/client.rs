@@ -3,20 +3,17 @@
 //! Still without a NIC and without a clock, so that a simulator, a fuzzer and
 //! the runner drive the same code. Input goes to [`Client::handle_frame`] and
 //! [`Client::handle_timeout`]; output is asked for with
-//! [`Client::poll_transmit`], which commits nothing: a frame counts as sent
-//! only by [`Client::on_sent`], so a full ring needs no roll-back. Order of
-//! output: ARP reply, retransmission, new message.
+//! [`Client::poll_control`] and [`Session::poll_transmit`], which commit nothing:
+//! a frame counts as sent only when that is said, so a full ring needs no
+//! roll-back. Order of output: ARP, retransmission, new message.
 
 use core::net::Ipv4Addr;
 
-use zerocopy::network_endian::{U32, U64};
-
 use crate::addr::MacAddr;
-use crate::nic::{HEADER_MAX, TxTicket};
-use crate::peer::{Endpoints, Peer, Received, UdpSum};
-use crate::session::{Heard, Message, Session, SlotId};
+use crate::nic::HEADER_MAX;
+use crate::peer::{Endpoints, Envelope, Peer, Received};
+use crate::session::{Heard, Session};
 use crate::time::Instant;
-use crate::wire::debugnet::MessageHeader;
 
 /// Peer and session.
 #[derive(Debug)]
@@ -25,15 +22,6 @@ pub(crate) struct Client<'m> {
     pub(crate) session: Session<'m>,
     herald_port: u16,
     bad_checksums: u32,
-}
-
-/// What to send next.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Transmit {
-    /// A frame that is all header, of this length.
-    Control { len: usize },
-    /// A message; [`Client::header`] writes its headers.
-    Message(SlotId),
 }
 
 /// What a frame meant to the dump.
@@ -45,13 +33,6 @@ pub(crate) enum Event {
     Conflict { mac: MacAddr, ip: Ipv4Addr },
     /// The session heard something.
     Session(Heard),
-}
-
-/// The headers of one message.
-pub(crate) struct Headers {
-    pub(crate) len: usize,
-    /// Offset of the UDP header.
-    pub(crate) udp_start: u16,
 }
 
 impl<'m> Client<'m> {
@@ -92,46 +73,20 @@ impl<'m> Client<'m> {
         session.min(self.peer.poll_timeout(now))
     }
 
-    pub(crate) fn poll_transmit(
-        &mut self,
-        now: Instant,
-        buf: &mut [u8; HEADER_MAX],
-    ) -> Option<Transmit> {
-        if let Some(len) = self.peer.poll_transmit(now, buf) {
-            return Some(Transmit::Control { len });
-        }
-        if !self.is_resolved() {
-            return None;
-        }
-        self.session.poll_transmit(now).map(Transmit::Message)
+    /// A frame of the next hop's resolution that is due, all header: its length.
+    /// [`Client::on_control_sent`] says that it went out.
+    pub(crate) fn poll_control(&self, now: Instant, buf: &mut [u8; HEADER_MAX]) -> Option<usize> {
+        self.peer.poll_transmit(now, buf)
     }
 
-    /// Writes the headers of a message of the last [`Client::poll_transmit`].
-    #[inline]
-    pub(crate) fn header(
-        &self,
-        message: &Message,
-        seqno: u32,
-        sum: UdpSum,
-        buf: &mut [u8; HEADER_MAX],
-    ) -> Option<Headers> {
-        let header = MessageHeader {
-            kind: U32::new(message.kind),
-            seqno: U32::new(seqno),
-            offset: U64::new(message.offset),
-            len: U32::new(u32::from(message.len)),
-            aux2: U32::new(message.aux2),
-        };
-        let port = self.session.server_port().unwrap_or(self.herald_port);
-        let (len, udp_start) = self.peer.encapsulate(port, &header, sum, buf)?;
-        Some(Headers { len, udp_start })
+    pub(crate) fn on_control_sent(&mut self, now: Instant) {
+        self.peer.on_sent(now);
     }
 
-    pub(crate) fn on_sent(&mut self, now: Instant, what: Transmit, ticket: TxTicket) {
-        match what {
-            Transmit::Control { .. } => self.peer.on_sent(now),
-            Transmit::Message(id) => self.session.on_sent(now, id, ticket),
-        }
+    /// Makes the headers of the messages sent from now on, until another frame
+    /// is received. `None` while the next hop is not known.
+    pub(crate) fn open(&self, envelope: &mut Envelope) -> Option<()> {
+        envelope.open(&self.peer, self.session.server_port().unwrap_or(self.herald_port))
     }
 }
 

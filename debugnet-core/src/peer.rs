@@ -5,10 +5,14 @@
 //! for the whole dump. Requests for our own address are answered at any time:
 //! otherwise the server forgets us in mid-dump.
 
+mod envelope;
+
 use core::net::Ipv4Addr;
 
 use zerocopy::network_endian::U16;
-use zerocopy::{FromBytes, Immutable, IntoBytes, Unaligned};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+pub(crate) use envelope::Envelope;
 
 use crate::addr::MacAddr;
 use crate::nic::HEADER_MAX;
@@ -16,7 +20,6 @@ use crate::time::Instant;
 use crate::wire::Writer;
 use crate::wire::arp::{self, ArpPacket};
 use crate::wire::checksum::Sum;
-use crate::wire::debugnet::MessageHeader;
 use crate::wire::ethernet::{
     ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_VLAN, EthernetHeader, VlanTag,
 };
@@ -60,13 +63,12 @@ pub(crate) enum UdpSum {
     Offload,
 }
 
-/// What is behind the Ethernet header and in front of the payload.
-#[derive(IntoBytes, Immutable, Unaligned)]
+/// What is in front of the payload of a datagram without IP options.
+#[derive(FromBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
-struct MessageHeaders {
+struct UdpPacket {
     ip: Ipv4Header,
     udp: UdpHeader,
-    message: MessageHeader,
 }
 
 #[derive(Debug)]
@@ -74,8 +76,8 @@ pub(crate) struct Peer {
     ends: Endpoints,
     /// In front of no payload; each message fills in its length.
     ip: Ipv4Header,
-    /// Pseudo header without a length: the same both ways.
-    pseudo: Sum,
+    /// Sum of the pseudo header without a length, folded: the same both ways.
+    pseudo: u16,
     next_hop: Option<MacAddr>,
     /// Requests sent so far, and when the next is due.
     asked: u32,
@@ -92,7 +94,7 @@ impl Peer {
     pub(crate) fn new(ends: Endpoints) -> Self {
         Self {
             ip: Ipv4Header::udp(ends.client, ends.server, 0),
-            pseudo: pseudo_header_v4(ends.client, ends.server, 0),
+            pseudo: pseudo_header_v4(ends.client, ends.server, 0).folded(),
             ends,
             next_hop: None,
             asked: 0,
@@ -154,40 +156,6 @@ impl Peer {
             self.asked = self.asked.wrapping_add(1);
             self.ask_at = now.after(wait_us);
         }
-    }
-
-    /// The headers of one message to `port`: everything in front of its
-    /// payload. Returns header length and offset of the UDP header.
-    pub(crate) fn encapsulate(
-        &self,
-        port: u16,
-        message: &MessageHeader,
-        sum: UdpSum,
-        buf: &mut [u8; HEADER_MAX],
-    ) -> Option<(usize, u16)> {
-        let next_hop = self.next_hop?;
-        let payload_len = u16::try_from(message.len.get()).ok()?;
-        let udp_len = payload_len.checked_add((UdpHeader::LEN + MessageHeader::LEN) as u16)?;
-        udp_len.checked_add(Ipv4Header::LEN as u16)?;
-        let mut udp = UdpHeader {
-            source: U16::new(self.ends.client_port),
-            destination: U16::new(port),
-            len: U16::new(udp_len),
-            checksum: U16::new(0),
-        };
-        let pseudo = self.pseudo.plus(udp_len);
-        udp.checksum = U16::new(match sum {
-            UdpSum::Offload => pseudo.folded(),
-            UdpSum::Payload(payload) => {
-                pseudo.and(udp.as_bytes()).and(message.as_bytes()).plus(payload).udp_field()
-            }
-        });
-        let mut writer = Writer::new(buf);
-        self.put_ethernet(&mut writer, next_hop, ETHERTYPE_IPV4);
-        writer.put(&MessageHeaders { ip: self.ip.with_payload(udp_len), udp, message: *message });
-        let len = writer.finish()?;
-        let udp_start = len.checked_sub(UdpHeader::LEN + MessageHeader::LEN)?;
-        Some((len, u16::try_from(udp_start).ok()?))
     }
 
     fn put_ethernet(&self, writer: &mut Writer<'_>, destination: MacAddr, ethertype: u16) {
@@ -259,28 +227,26 @@ impl Peer {
     }
 
     fn handle_ipv4<'f>(&mut self, bytes: &'f [u8]) -> Option<Received<'f>> {
-        let (ip, rest) = Ipv4Header::ref_from_prefix(bytes).ok()?;
+        let (UdpPacket { ip, udp }, rest) = UdpPacket::ref_from_prefix(bytes).ok()?;
         if self.next_hop.is_none()
             || Ipv4Addr::from(ip.source) != self.ends.server
             || Ipv4Addr::from(ip.destination) != self.ends.client
             || ip.protocol != PROTOCOL_UDP
+            || udp.destination.get() != self.ends.client_port
             || !ip.is_plain()
         {
             return None;
         }
         // Trailing bytes are Ethernet padding.
-        let ip_payload_len = usize::from(ip.total_len.get()).checked_sub(Ipv4Header::LEN)?;
-        let datagram = rest.get(..ip_payload_len)?;
-        let (udp, _) = UdpHeader::ref_from_prefix(datagram).ok()?;
+        let len = usize::from(ip.total_len.get()).checked_sub(size_of::<UdpPacket>())?;
         let udp_len = udp.len.get();
-        let datagram = datagram.get(..usize::from(udp_len))?;
-        let payload = datagram.get(UdpHeader::LEN..)?;
-        if udp.destination.get() != self.ends.client_port {
-            return None;
-        }
-        let is_summed = udp.checksum.get() != 0;
-        if is_summed && self.pseudo.plus(udp_len).and(datagram).complement() != 0 {
-            return Some(Received::BadChecksum);
+        let payload_len = usize::from(udp_len).checked_sub(UdpHeader::LEN)?;
+        let payload = rest.get(..len)?.get(..payload_len)?;
+        if udp.checksum.get() != 0 {
+            let sum = Sum::of(udp.as_bytes()).and(payload).plus(self.pseudo).plus(udp_len);
+            if sum.complement() != 0 {
+                return Some(Received::BadChecksum);
+            }
         }
         Some(Received::Datagram { port: udp.source.get(), payload })
     }

@@ -2,15 +2,15 @@
 //! fetched from, and every copy of one.
 
 use crate::addr::PhysRange;
-use crate::client::{Client, Transmit};
+use crate::client::Client;
 use crate::dump::{DumpSource, FailureKind, Gap, Gaps, ReadFault, Reason, stage};
 use crate::nic::{
     Capabilities, Checksum, ChecksumOffload, HEADER_MAX, Nic, Payload, PayloadKind, TxError,
     TxFrame, TxTicket,
 };
-use crate::peer::{UdpSum, payload_sum};
+use crate::peer::{Envelope, UdpSum, payload_sum};
 use crate::pool::{CellId, PacketPool};
-use crate::session::{Message, SlotId, Stored};
+use crate::session::{Message, Session, SlotId, Stored};
 use crate::time::Instant;
 use crate::wire::udp::UdpHeader;
 
@@ -24,9 +24,17 @@ pub(crate) struct Sent {
     pub(crate) blocked: bool,
 }
 
+/// What frames leave through.
+pub(crate) struct Road<'r, 'p> {
+    pub(crate) nic: &'r mut dyn Nic,
+    pub(crate) source: &'r mut dyn DumpSource,
+    pub(crate) pool: &'r mut PacketPool<'p>,
+    pub(crate) caps: &'r Capabilities,
+}
+
 #[derive(Debug)]
 pub(crate) struct Transmitter {
-    header: [u8; HEADER_MAX],
+    envelope: Envelope,
     pub(crate) bytes_read: u64,
     pub(crate) bytes_copied: u64,
     /// What turned out unreadable when it was to be copied.
@@ -47,7 +55,7 @@ enum Refused {
 impl Transmitter {
     pub(crate) const fn new() -> Self {
         Self {
-            header: [0; HEADER_MAX],
+            envelope: Envelope::new(),
             bytes_read: 0,
             bytes_copied: 0,
             unreadable: Gaps::EMPTY,
@@ -56,132 +64,143 @@ impl Transmitter {
     }
 
     /// Sends up to `most` frames and rings the doorbell once.
-    #[allow(clippy::too_many_arguments, reason = "the parts are borrowed from one dump")]
     pub(crate) fn send(
         &mut self,
         now: Instant,
         client: &mut Client<'_>,
-        nic: &mut dyn Nic,
-        source: &mut dyn DumpSource,
-        pool: &mut PacketPool<'_>,
-        caps: &Capabilities,
+        road: &mut Road<'_, '_>,
         most: usize,
     ) -> Result<Sent, FailureKind> {
         let mut sent = Sent::default();
-        for _ in 0..most {
-            let Some(next) = client.poll_transmit(now, &mut self.header) else { break };
-            let ticket = match next {
-                Transmit::Control { len } => self.control(nic, len),
-                Transmit::Message(id) => self.message(client, id, nic, source, pool, caps),
-            };
-            match ticket {
-                Ok(ticket) => {
-                    client.on_sent(now, next, ticket);
-                    sent.frames = sent.frames.saturating_add(1);
-                    sent.data |= matches!(next, Transmit::Message(_));
-                }
-                Err(Refused::Later) => {
-                    sent.blocked = true;
-                    break;
-                }
-                Err(Refused::For(kind)) => return Err(kind),
-            }
+        match self.send_all(now, client, road, most, &mut sent) {
+            Ok(()) => {}
+            Err(Refused::Later) => sent.blocked = true,
+            Err(Refused::For(kind)) => return Err(kind),
         }
         if sent.frames != 0 || sent.blocked {
-            nic.kick();
+            road.nic.kick();
         }
         Ok(sent)
     }
 
-    fn control(&mut self, nic: &mut dyn Nic, len: usize) -> Result<TxTicket, Refused> {
-        let header = self.header.get(..len).unwrap_or(&[]);
-        let frame = TxFrame { header, payload: Payload::None, checksum: Checksum::Complete };
-        nic.transmit(&frame).map_err(Refused::from)
+    fn send_all(
+        &mut self,
+        now: Instant,
+        client: &mut Client<'_>,
+        road: &mut Road<'_, '_>,
+        most: usize,
+        sent: &mut Sent,
+    ) -> Result<(), Refused> {
+        let mut header = [0; HEADER_MAX];
+        while sent.frames < most
+            && let Some(len) = client.poll_control(now, &mut header)
+        {
+            let header = header.get(..len).unwrap_or(&[]);
+            let checksum = Checksum::Complete;
+            road.nic.transmit(&TxFrame { header, payload: Payload::None, checksum })?;
+            client.on_control_sent(now);
+            sent.frames = sent.frames.saturating_add(1);
+        }
+        if client.open(&mut self.envelope).is_none() {
+            return Ok(());
+        }
+        let session = &mut client.session;
+        while sent.frames < most
+            && let Some(id) = session.poll_transmit(now)
+        {
+            let ticket = self.message(session, id, road)?;
+            session.on_sent(now, id, ticket);
+            sent.frames = sent.frames.saturating_add(1);
+            sent.data = true;
+        }
+        Ok(())
     }
 
+    #[inline]
     fn message(
         &mut self,
-        client: &mut Client<'_>,
+        session: &mut Session<'_>,
         id: SlotId,
-        nic: &mut dyn Nic,
-        source: &mut dyn DumpSource,
-        pool: &mut PacketPool<'_>,
-        caps: &Capabilities,
+        road: &mut Road<'_, '_>,
     ) -> Result<TxTicket, Refused> {
-        let Some(slot) = client.session.slot(id) else { return Err(Refused::Later) };
+        let Some(slot) = session.slot(id) else { return Err(Refused::Later) };
         let (message, seqno) = (&slot.message, slot.seqno);
-        // Twice in vain: perhaps a device still writes there, and the sum no
-        // longer fits. A copy holds still.
-        let is_suspect = slot.tries >= TRIES_BEFORE_COPY && caps.checksum == ChecksumOffload::None;
-        let len = usize::from(message.len);
-        match (message.stored, caps.payload) {
-            (Stored::None, _) => self.frame(client, message, seqno, nic, caps, Payload::None),
-            (Stored::Cell(cell), PayloadKind::Bytes) => {
-                self.frame(client, message, seqno, nic, caps, Payload::Bytes(pool.bytes(cell, len)))
-            }
-            (Stored::Cell(cell), PayloadKind::Dma) => {
-                let range =
-                    pool.phys(cell, len).ok_or(Refused::For(FailureKind::CellsNotReachable))?;
-                self.frame(client, message, seqno, nic, caps, Payload::Dma(&[range]))
-                    .map_err(Refused::for_a_cell)
-            }
-            (Stored::Range(_), PayloadKind::Dma) if is_suspect && pool.available() != 0 => {
-                self.bounce(client, id, nic, source, pool, caps)
-            }
-            (Stored::Range(range), PayloadKind::Dma) => {
-                match self.frame(client, message, seqno, nic, caps, Payload::Dma(&[range])) {
-                    Err(Refused::For(FailureKind::Transmit(TxError::NotReachable))) => {
-                        self.bounce(client, id, nic, source, pool, caps)
-                    }
-                    other => other,
+        match message.stored {
+            Stored::Range(range)
+                if road.caps.payload == PayloadKind::Dma
+                    // Twice in vain: perhaps a device still writes there, and the
+                    // sum no longer fits. A copy holds still.
+                    && (slot.tries < TRIES_BEFORE_COPY
+                        || road.caps.checksum == ChecksumOffload::Insert
+                        || road.pool.available() == 0) =>
+            {
+                match self.frame(message, seqno, road.nic, road.caps, Payload::Dma(&[range])) {
+                    Ok(ticket) => Ok(ticket),
+                    Err(TxError::NotReachable) => self.bounce(session, id, road),
+                    Err(error) => Err(error.into()),
                 }
             }
-            (Stored::Range(_), PayloadKind::Bytes) => {
-                self.bounce(client, id, nic, source, pool, caps)
+            Stored::Range(_) => self.bounce(session, id, road),
+            Stored::None => Ok(self.frame(message, seqno, road.nic, road.caps, Payload::None)?),
+            Stored::Cell(cell) => self.cell(message, seqno, road, cell),
+        }
+    }
+
+    /// Sends a message whose payload is in a cell.
+    fn cell(
+        &mut self,
+        message: &Message,
+        seqno: u32,
+        road: &mut Road<'_, '_>,
+        cell: CellId,
+    ) -> Result<TxTicket, Refused> {
+        let unreachable = Refused::For(FailureKind::CellsNotReachable);
+        let len = usize::from(message.len);
+        let (pool, nic) = (&*road.pool, &mut *road.nic);
+        let sent = match road.caps.payload {
+            PayloadKind::Bytes => {
+                let bytes = Payload::Bytes(pool.bytes(cell, len));
+                self.frame(message, seqno, nic, road.caps, bytes)
             }
+            PayloadKind::Dma => {
+                let Some(range) = pool.phys(cell, len) else { return Err(unreachable) };
+                self.frame(message, seqno, nic, road.caps, Payload::Dma(&[range]))
+            }
+        };
+        // A cell is the last resort: if the device cannot reach even that, the target is lost.
+        match sent {
+            Err(TxError::NotReachable) => Err(unreachable),
+            other => Ok(other?),
         }
     }
 
     /// Sends a copy whose source can be read again: the cell is free as soon
     /// as the device is done with it.
-    #[allow(clippy::too_many_arguments, reason = "the parts are borrowed from one dump")]
     fn bounce(
         &mut self,
-        client: &mut Client<'_>,
+        session: &mut Session<'_>,
         id: SlotId,
-        nic: &mut dyn Nic,
-        source: &mut dyn DumpSource,
-        pool: &mut PacketPool<'_>,
-        caps: &Capabilities,
+        road: &mut Road<'_, '_>,
     ) -> Result<TxTicket, Refused> {
-        let Some((mut message, seqno, _)) = client.session.message(id) else {
+        let Some((mut message, seqno, _)) = session.message(id) else {
             return Err(Refused::Later);
         };
         let Stored::Range(range) = message.stored else { return Err(Refused::Later) };
-        let cell = pool.take().ok_or(Refused::Later)?;
+        let cell = road.pool.take().ok_or(Refused::Later)?;
         let len = usize::from(message.len);
-        if let Err(fault) = self.copy(source, pool, range, cell) {
-            pool.release(cell, TxTicket::NONE, TxTicket::NONE);
+        if let Err(fault) = self.copy(road.source, road.pool, range, cell) {
+            road.pool.release(cell, TxTicket::NONE, TxTicket::NONE);
             self.leave_out(&mut message, fault);
-            client.session.replace(id, message);
-            return self.frame(client, &message, seqno, nic, caps, Payload::None);
+            session.replace(id, message);
+            return Ok(self.frame(&message, seqno, road.nic, road.caps, Payload::None)?);
         }
-        message.sum = Some(payload_sum(pool.bytes(cell, len)));
-        let result = match (caps.payload, pool.phys(cell, len)) {
-            (PayloadKind::Bytes, _) => {
-                let bytes = Payload::Bytes(pool.bytes(cell, len));
-                self.frame(client, &message, seqno, nic, caps, bytes)
-            }
-            (PayloadKind::Dma, Some(copy)) => self
-                .frame(client, &message, seqno, nic, caps, Payload::Dma(&[copy]))
-                .map_err(Refused::for_a_cell),
-            (PayloadKind::Dma, None) => Err(Refused::For(FailureKind::CellsNotReachable)),
-        };
-        let last = match (&result, caps.payload) {
+        message.sum = Some(payload_sum(road.pool.bytes(cell, len)));
+        let result = self.cell(&message, seqno, road, cell);
+        let last = match (&result, road.caps.payload) {
             (Ok(ticket), PayloadKind::Dma) => *ticket,
             _ => TxTicket::NONE,
         };
-        pool.release(cell, last, TxTicket::NONE);
+        road.pool.release(cell, last, TxTicket::NONE);
         result
     }
 
@@ -214,28 +233,26 @@ impl Transmitter {
 
     fn frame(
         &mut self,
-        client: &Client<'_>,
         message: &Message,
         seqno: u32,
         nic: &mut dyn Nic,
         caps: &Capabilities,
         payload: Payload<'_>,
-    ) -> Result<TxTicket, Refused> {
-        let sum = match (caps.checksum, message.sum) {
-            (ChecksumOffload::Insert, _) => UdpSum::Offload,
-            (ChecksumOffload::None, sum) => UdpSum::Payload(sum.unwrap_or(0)),
+    ) -> Result<TxTicket, TxError> {
+        let sum = match caps.checksum {
+            ChecksumOffload::Insert => UdpSum::Offload,
+            ChecksumOffload::None => UdpSum::Payload(message.sum.unwrap_or(0)),
         };
-        let Some(headers) = client.header(message, seqno, sum, &mut self.header) else {
-            return Err(Refused::Later);
+        let Some((header, start)) = self.envelope.fill(&message.header(seqno), sum) else {
+            return Err(TxError::Full);
         };
-        let checksum = match caps.checksum {
-            ChecksumOffload::Insert => {
-                Checksum::Insert { start: headers.udp_start, offset: UdpHeader::CHECKSUM_OFFSET }
+        let checksum = match sum {
+            UdpSum::Offload => {
+                Checksum::Insert { start, offset: UdpHeader::CHECKSUM_OFFSET }
             }
-            ChecksumOffload::None => Checksum::Complete,
+            UdpSum::Payload(_) => Checksum::Complete,
         };
-        let header = self.header.get(..headers.len).unwrap_or(&[]);
-        nic.transmit(&TxFrame { header, payload, checksum }).map_err(Refused::from)
+        nic.transmit(&TxFrame { header, payload, checksum })
     }
 }
 
@@ -245,18 +262,6 @@ impl From<TxError> for Refused {
             TxError::Full => Self::Later,
             TxError::Device(error) => Self::For(FailureKind::Nic(error)),
             other => Self::For(FailureKind::Transmit(other)),
-        }
-    }
-}
-
-impl Refused {
-    /// A cell is the last resort: if the device cannot reach even that, the target is lost.
-    fn for_a_cell(self) -> Self {
-        match self {
-            Self::For(FailureKind::Transmit(TxError::NotReachable)) => {
-                Self::For(FailureKind::CellsNotReachable)
-            }
-            other => other,
         }
     }
 }

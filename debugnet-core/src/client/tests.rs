@@ -4,10 +4,9 @@ use super::*;
 use core::net::Ipv4Addr;
 use std::fs::File;
 
-use crate::nic::TxTicket;
-use crate::peer::payload_sum;
-use crate::session::{SPAN, Slot, Stored};
-use crate::wire::debugnet::{self, Ack};
+use crate::peer::{UdpSum, payload_sum};
+use crate::session::{Message, SPAN, Slot, Stored};
+use crate::wire::debugnet::{self, Ack, MessageHeader};
 use pcap_file::pcap::PcapReader;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -56,7 +55,7 @@ fn is_arp(frame: &[u8]) -> bool {
 #[test]
 fn recorded_exchanges() {
     for name in CAPTURES {
-        let mut client = client();
+        let (mut client, mut envelope) = (client(), Envelope::new());
         let now = Instant::from_micros(1_000);
         let (mut headers, mut acks) = (0, 0);
         let mut sent = std::collections::HashSet::new();
@@ -64,12 +63,9 @@ fn recorded_exchanges() {
         for (from_client, frame) in recorded(name) {
             let mut buf = [0; HEADER_MAX];
             if from_client && is_arp(&frame) {
-                let Some(next @ Transmit::Control { len }) = client.poll_transmit(now, &mut buf)
-                else {
-                    panic!("{name}: no ARP request");
-                };
+                let len = client.poll_control(now, &mut buf).expect("an ARP request");
                 assert_eq!(buf[..len], frame[..len], "{name}: ARP");
-                client.on_sent(now, next, TxTicket::NONE);
+                client.on_control_sent(now);
             } else if from_client {
                 let (header, payload) = MessageHeader::parse(&frame[HEADERS..]).unwrap();
                 let seqno = header.seqno.get();
@@ -82,8 +78,9 @@ fn recorded_exchanges() {
                     sum: Some(payload_sum(payload)),
                 };
                 let sum = UdpSum::Payload(payload_sum(payload));
-                let made = client.header(&message, seqno, sum, &mut buf).unwrap();
-                assert_eq!(buf[..made.len], frame[..HEADERS + 24], "{name}: message {seqno}");
+                client.open(&mut envelope).unwrap();
+                let (made, _) = envelope.fill(&message.header(seqno), sum).unwrap();
+                assert_eq!(*made, frame[..HEADERS + 24], "{name}: message {seqno}");
                 headers += 1;
                 sent.insert(seqno);
                 if seqno > client.session.counters().messages {

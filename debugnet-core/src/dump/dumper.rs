@@ -350,7 +350,7 @@ impl Dumper {
             return Fill::More;
         }
         let most = self.readable.take().unwrap_or(u64::MAX).min(u64::from(room.payload_len));
-        let (head, _) = self.rest.range.split_at(most);
+        let (head, tail) = self.rest.range.split_at(most);
         let piece = Extent { range: head, ..self.rest };
         let fill = match self.message(room, piece) {
             Ok(Some(message)) => self.queue(room, message),
@@ -359,7 +359,8 @@ impl Dumper {
         };
         if fill == Fill::More {
             self.sent_bytes = self.sent_bytes.saturating_add(head.len());
-            self.skip(head.len());
+            self.rest.range = tail;
+            self.rest.offset = self.rest.offset.saturating_add(head.len());
         }
         fill
     }

@@ -197,11 +197,11 @@ fn only_sound_datagrams_from_the_server_pass() {
 #[test]
 fn vlan_tags_are_written_and_required() {
     let mut peer = resolved(Some(7));
-    let mut buf = [0; HEADER_MAX];
-    let (len, udp) =
-        peer.encapsulate(4000, &header(1, 0, 0, 0), UdpSum::Payload(0), &mut buf).unwrap();
-    assert_eq!((len, udp), (14 + 4 + 20 + 8 + 24, 38));
-    assert_eq!(buf[12..18], [0x81, 0, 0, 7, 8, 0]);
+    let mut envelope = Envelope::new();
+    envelope.open(&peer, 4000).unwrap();
+    let (bytes, udp) = envelope.fill(&header(1, 0, 0, 0), UdpSum::Payload(0)).unwrap();
+    assert_eq!((bytes.len(), udp), (14 + 4 + 20 + 8 + 24, 38));
+    assert_eq!(bytes[12..18], [0x81, 0, 0, 7, 8, 0]);
     let good = from_server(SERVER, (4000, 20024), &[0, 0, 0, 7]);
     assert_eq!(peer.handle_frame(&good), Received::Ignored, "untagged");
     let mut tagged = good.clone();
@@ -218,13 +218,18 @@ proptest! {
         seqno: u32, offset: u64, aux2: u32, port: u16,
         payload in proptest::collection::vec(any::<u8>(), 0..1449),
         offload: bool,
+        before in 0u32..1449,
     ) {
         let peer = resolved(None);
         let message = header(seqno, offset, payload.len() as u32, aux2);
-        let mut buf = [0; HEADER_MAX];
+        let mut envelope = Envelope::new();
+        prop_assert!(envelope.open(&peer, port).is_some());
+        // What another message has left in it does not matter.
+        let other = UdpSum::Payload(payload_sum(&seqno.to_ne_bytes()));
+        envelope.fill(&header(aux2, offset, before, seqno), other).unwrap();
         let sum = if offload { UdpSum::Offload } else { UdpSum::Payload(payload_sum(&payload)) };
-        let (len, udp_start) = peer.encapsulate(port, &message, sum, &mut buf).unwrap();
-        let mut frame = buf[..len].to_vec();
+        let (bytes, udp_start) = envelope.fill(&message, sum).unwrap();
+        let mut frame = bytes.to_vec();
         frame.extend(&payload);
         if offload {
             // What a NIC does.

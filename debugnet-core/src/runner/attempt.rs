@@ -12,6 +12,7 @@ use crate::peer::Endpoints;
 use crate::progress::Stage;
 use crate::session::{Heard as SessionHeard, Session, Stored};
 use crate::time::Instant;
+use crate::transmit::Road;
 use crate::wire::debugnet;
 
 /// Frames handled each way, and pieces queued, in one step.
@@ -219,7 +220,8 @@ impl Dump<'_, '_> {
             return Ok(None);
         }
         let Some(client) = &mut self.client else { return Err(FailureKind::NoAddress) };
-        let sent = self.transmitter.send(now, client, nic, io.source, self.pool, caps, BATCH)?;
+        let mut road = Road { nic, source: io.source, pool: self.pool, caps };
+        let sent = self.transmitter.send(now, client, &mut road, BATCH)?;
         if sent.data && self.first_data.is_none() && self.dumper.step() > DumpStep::AwaitHerald {
             self.first_data = Some(now);
         }

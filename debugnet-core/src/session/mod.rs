@@ -6,11 +6,12 @@
 //! window is N slots that hold N *unacknowledged* messages, not N consecutive
 //! ones: a message lost twice does not stop the others.
 //!
-//! A slot is on one of four lists. `free` and `fresh` (queued, never sent) and
-//! `lost` (to be sent again) are queues; `flight` is ordered by sending, which
-//! is what makes loss detection O(1): when a later transmission is answered and
-//! an earlier one is not, the earlier one is lost, give or take a tolerance for
-//! reordering (after RFC 8985).
+//! A message is fresh (queued, never sent), in flight, or lost (to be sent
+//! again). Fresh ones are the newest sequence numbers and need no list. `lost`
+//! is a queue; `flight` is ordered by sending, which is what makes loss
+//! detection O(1): when a later transmission is answered and an earlier one is
+//! not, the earlier one is lost, give or take a tolerance for reordering (after
+//! RFC 8985).
 
 mod congestion;
 mod recovery;
@@ -91,13 +92,13 @@ pub struct Counters {
 #[derive(Debug)]
 pub struct Session<'m> {
     slots: Slots<'m>,
-    free: List,
-    fresh: List,
     flight: List,
     lost: List,
     state: State,
     /// Oldest sequence number that may be alive.
     base: u32,
+    /// Oldest sequence number that was never sent; all from here on are fresh.
+    fresh: u32,
     next_seqno: u32,
     /// Number of the last transmission.
     order: u32,
@@ -133,15 +134,13 @@ impl<'m> Session<'m> {
         seqno: u32,
     ) -> Self {
         let congestion = Congestion::new(slots.len() as u32, u32::from(payload_len));
-        let (slots, free) = Slots::new(slots, index);
         Self {
-            slots,
-            free,
-            fresh: List::EMPTY,
+            slots: Slots::new(slots, index),
             flight: List::EMPTY,
             lost: List::EMPTY,
             state: State::Idle,
             base: seqno,
+            fresh: seqno,
             next_seqno: seqno,
             order: 0,
             newest: None,
@@ -159,17 +158,17 @@ impl<'m> Session<'m> {
 
     /// Whether another message can be queued.
     pub fn has_room(&self) -> bool {
-        !self.free.is_empty() && self.next_seqno.wrapping_sub(self.base) < self.slots.span()
+        self.slots.has_free() && self.next_seqno.wrapping_sub(self.base) < self.slots.span()
     }
 
     /// Whether every message queued so far has been acknowledged.
     pub fn is_idle(&self) -> bool {
-        self.fresh.is_empty() && self.flight.is_empty() && self.lost.is_empty()
+        self.base == self.next_seqno
     }
 
     /// Messages queued and never sent.
     pub fn queued(&self) -> usize {
-        self.fresh.len()
+        self.next_seqno.wrapping_sub(self.fresh) as usize
     }
 
     /// Messages sent and not acknowledged.
@@ -239,17 +238,9 @@ impl<'m> Session<'m> {
         if !self.has_room() {
             return Err(WindowFull);
         }
-        let id = self.slots.pop_front(&mut self.free).ok_or(WindowFull)?;
         let seqno = self.next_seqno;
+        self.slots.occupy(seqno, message).ok_or(WindowFull)?;
         self.next_seqno = seqno.wrapping_add(1);
-        self.slots.bind(seqno, id);
-        if let Some(slot) = self.slots.get_mut(id) {
-            slot.message = message;
-            slot.tries = 0;
-            slot.in_flight = false;
-            slot.ticket = TxTicket::NONE;
-        }
-        self.slots.push_back(&mut self.fresh, id);
         self.counters.messages = self.counters.messages.wrapping_add(1);
         Ok(seqno)
     }
@@ -270,23 +261,42 @@ impl<'m> Session<'m> {
         let Some(ack) = Ack::parse(datagram) else { return Heard::Message };
         let seqno = ack.seqno.get();
         match self.state {
-            State::Established { port: adopted } if adopted != port => {
+            State::Established { port: adopted } if adopted == port => {}
+            State::Established { .. } => {
                 self.counters.wrong_port = self.counters.wrong_port.saturating_add(1);
                 return Heard::WrongPort { port };
             }
             State::Heralding { seqno: herald } if herald == seqno => {}
-            State::Established { .. } => {}
             _ => return self.stale(seqno),
         }
         let Some(id) = self.slots.find(seqno) else { return self.stale(seqno) };
-        if self.slots.get(id).is_none_or(|slot| slot.tries == 0) {
+        let Some(&Slot { sent_at, order, tries, in_flight, .. }) = self.slots.get(id) else {
+            return self.stale(seqno);
+        };
+        if tries == 0 {
             // Nobody can acknowledge what was never sent.
             return self.stale(seqno);
         }
-        if self.state == (State::Heralding { seqno }) {
-            self.state = State::Established { port };
+        if in_flight {
+            self.slots.remove(&mut self.flight, id);
+        } else {
+            self.slots.remove(&mut self.lost, id);
+            self.tolerance.was_spurious();
         }
-        self.acked(now, id);
+        self.slots.unbind(seqno);
+        self.slots.release(id);
+        self.advance_base();
+        self.counters.acked = self.counters.acked.wrapping_add(1);
+        self.heard_at = now;
+        self.backoff = 0;
+        self.probed = false;
+        if let State::Heralding { .. } = self.state {
+            // The answer took the time to open files: no measure of the path.
+            self.state = State::Established { port };
+            self.congestion.on_ack(now, order, self.order, None, &self.rtt);
+        } else {
+            self.measure(now, Newest { sent_at, order, rtt_us: now.since_us(sent_at) }, tries);
+        }
         Heard::Acked { id, seqno }
     }
 
@@ -295,51 +305,35 @@ impl<'m> Session<'m> {
         Heard::Stale { seqno }
     }
 
-    fn acked(&mut self, now: Instant, id: SlotId) {
-        let Some(slot) = self.slots.get(id) else { return };
-        let Slot { seqno, sent_at, order, tries, in_flight, .. } = *slot;
-        let herald = seqno == self.base && self.counters.acked == 0;
-        if in_flight {
-            self.slots.remove(&mut self.flight, id);
-        } else {
-            self.slots.remove(&mut self.lost, id);
-            self.tolerance.was_spurious();
-        }
-        self.slots.unbind(seqno);
-        self.slots.push_back(&mut self.free, id);
-        self.advance_base();
-        self.counters.acked = self.counters.acked.wrapping_add(1);
-        self.heard_at = now;
-        self.backoff = 0;
-        self.probed = false;
-
-        let rtt_us = now.since_us(sent_at);
-        // An ack much sooner than a round trip answers an earlier transmission.
-        // Taken for an answer to the last one, it would declare all in between lost.
-        let certain = tries == 1;
-        let soonest_us = self.rtt.min_us().max(self.rtt.srtt_us() >> 1);
-        let early = !certain && self.rtt.known() && rtt_us < soonest_us;
-        if early {
-            self.tolerance.was_spurious();
-        } else if !certain {
-            self.tolerance.was_needed();
-        }
-        // The herald's ack took the time to open files: no measure of the path.
-        if certain && !herald {
+    /// What the ack of a transmission, the last of `tries`, says of the path.
+    fn measure(&mut self, now: Instant, answered: Newest, tries: u16) {
+        let Newest { order, rtt_us, .. } = answered;
+        let mut early = false;
+        let mut certain = None;
+        if tries == 1 {
+            certain = Some(rtt_us);
             self.rtt.sample(now, rtt_us);
+        } else {
+            // An ack much sooner than a round trip answers an earlier transmission.
+            // Taken for an answer to the last one, it would declare all in between lost.
+            let soonest_us = self.rtt.min_us().max(self.rtt.srtt_us() >> 1);
+            early = self.rtt.known() && rtt_us < soonest_us;
+            if early {
+                self.tolerance.was_spurious();
+            } else {
+                self.tolerance.was_needed();
+            }
         }
-        let sample = (certain && !herald).then_some(rtt_us);
-        self.congestion.on_ack(now, order, self.order, sample, &self.rtt);
-        let newer = self.newest.is_none_or(|newest| is_after(order, newest.order));
-        if newer && !early && !herald {
-            self.newest = Some(Newest { sent_at, order, rtt_us });
+        self.congestion.on_ack(now, order, self.order, certain, &self.rtt);
+        if !early && self.newest.is_none_or(|newest| is_after(order, newest.order)) {
+            self.newest = Some(answered);
         }
         self.detect_losses(now);
     }
 
     fn advance_base(&mut self) {
         // Every number passed here was acknowledged once: amortised O(1).
-        while self.base != self.next_seqno && self.slots.find(self.base).is_none() {
+        while self.base != self.next_seqno && !self.slots.is_bound(self.base) {
             self.base = self.base.wrapping_add(1);
         }
     }
@@ -360,7 +354,7 @@ impl<'m> Session<'m> {
 
     #[inline]
     fn blocked(&self, now: Instant) -> Blocked {
-        if self.lost.is_empty() && self.fresh.is_empty() {
+        if self.lost.is_empty() && self.fresh == self.next_seqno {
             return Blocked::Empty;
         }
         // Heralds are paced by their time-out alone.
@@ -383,7 +377,7 @@ impl<'m> Session<'m> {
     /// [`Session::on_sent`] does.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<SlotId> {
         match self.blocked(now) {
-            Blocked::No => self.lost.first().or_else(|| self.fresh.first()),
+            Blocked::No => self.lost.first().or_else(|| self.slots.find(self.fresh)),
             Blocked::ByWindow => {
                 self.congestion.on_limited();
                 None
@@ -396,7 +390,8 @@ impl<'m> Session<'m> {
     /// somebody else's sending.
     #[cfg(test)]
     pub(crate) fn force_sent(&mut self, now: Instant) {
-        while let Some(id) = self.fresh.first() {
+        while self.fresh != self.next_seqno {
+            let id = self.slots.find(self.fresh).unwrap();
             self.on_sent(now, id, TxTicket::NONE);
         }
     }
@@ -405,25 +400,28 @@ impl<'m> Session<'m> {
     #[inline]
     pub fn on_sent(&mut self, now: Instant, id: SlotId, ticket: TxTicket) {
         self.rtt.saw(now);
-        let is_next = self.lost.first() == Some(id) || self.fresh.first() == Some(id);
+        let Some(slot) = self.slots.get_mut(id) else { return };
         // Acknowledged since it was polled: there is nothing to record.
-        let Some(tries) = self.slots.get(id).map(|slot| slot.tries).filter(|_| is_next) else {
-            return;
-        };
-        if tries == 0 {
-            self.slots.remove(&mut self.fresh, id);
-        } else {
-            self.slots.remove(&mut self.lost, id);
+        if slot.tries == 0 {
+            if slot.seqno != self.fresh || self.fresh == self.next_seqno {
+                return;
+            }
+            self.fresh = self.fresh.wrapping_add(1);
+        } else if self.lost.first() == Some(id) {
             self.counters.retransmits = self.counters.retransmits.wrapping_add(1);
+        } else {
+            return;
         }
+        let is_again = slot.tries != 0;
         self.counters.transmissions = self.counters.transmissions.wrapping_add(1);
         self.order = self.order.wrapping_add(1);
-        if let Some(slot) = self.slots.get_mut(id) {
-            slot.tries = tries.saturating_add(1);
-            slot.ticket = ticket;
-            slot.sent_at = now;
-            slot.order = self.order;
-            slot.in_flight = true;
+        slot.tries = slot.tries.saturating_add(1);
+        slot.ticket = ticket;
+        slot.sent_at = now;
+        slot.order = self.order;
+        slot.in_flight = true;
+        if is_again {
+            self.slots.remove(&mut self.lost, id);
         }
         if self.flight.is_empty() {
             self.heard_at = now;

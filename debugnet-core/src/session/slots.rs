@@ -1,13 +1,17 @@
-//! The window's storage: slots of the caller's memory, each on exactly one of
-//! a few intrusive lists, and the table that finds a slot by sequence number.
+//! The window's storage: slots of the caller's memory, each free, found by its
+//! sequence number alone, or on one of the session's intrusive lists, and the
+//! table that finds a slot by sequence number.
 //!
 //! Every operation is O(1). Indices are checked on every access, so damaged
 //! links end in a lost slot, never in a panic.
+
+use zerocopy::network_endian::{U32, U64};
 
 use crate::addr::PhysRange;
 use crate::nic::TxTicket;
 use crate::pool::CellId;
 use crate::time::Instant;
+use crate::wire::debugnet::MessageHeader;
 
 /// Index of no slot.
 const NIL: u16 = u16::MAX;
@@ -42,6 +46,19 @@ pub struct Message {
     pub stored: Stored,
     /// Folded ones' complement sum of the payload, where the NIC does not compute it.
     pub sum: Option<u16>,
+}
+
+impl Message {
+    /// Its header on the wire, under this sequence number.
+    pub(crate) fn header(&self, seqno: u32) -> MessageHeader {
+        MessageHeader {
+            kind: U32::new(self.kind),
+            seqno: U32::new(seqno),
+            offset: U64::new(self.offset),
+            len: U32::new(u32::from(self.len)),
+            aux2: U32::new(self.aux2),
+        }
+    }
 }
 
 /// Room for one message in flight, in the caller's memory. Start from [`Slot::EMPTY`].
@@ -111,20 +128,48 @@ impl List {
 pub(crate) struct Slots<'m> {
     slots: &'m mut [Slot],
     index: &'m mut [u16],
+    /// Top of the stack of free slots, linked through `next`.
+    free: u16,
 }
 
 impl<'m> Slots<'m> {
-    /// All slots empty, and the list that holds them. `index` is a power of
-    /// two, [`SPAN`] times the slots: `arm` has checked it.
-    pub(crate) fn new(slots: &'m mut [Slot], index: &'m mut [u16]) -> (Self, List) {
+    /// All slots empty and free. `index` is a power of two, [`SPAN`] times the
+    /// slots: `arm` has checked it.
+    pub(crate) fn new(slots: &'m mut [Slot], index: &'m mut [u16]) -> Self {
         slots.fill(Slot::EMPTY);
         index.fill(NIL);
-        let mut this = Self { slots, index };
-        let mut free = List::EMPTY;
-        for id in 0..this.slots.len().min(usize::from(NIL)) {
-            this.push_back(&mut free, SlotId(id as u16));
+        let mut this = Self { slots, index, free: NIL };
+        for id in (0..this.slots.len().min(usize::from(NIL))).rev() {
+            this.release(SlotId(id as u16));
         }
-        (this, free)
+        this
+    }
+
+    pub(crate) fn has_free(&self) -> bool {
+        self.free != NIL
+    }
+
+    /// Takes a free slot, makes `seqno` findable, and puts the message in it.
+    pub(crate) fn occupy(&mut self, seqno: u32, message: Message) -> Option<()> {
+        let id = self.free;
+        let slot = self.slots.get_mut(usize::from(id))?;
+        self.free = slot.next;
+        slot.message = message;
+        slot.seqno = seqno;
+        slot.tries = 0;
+        slot.in_flight = false;
+        slot.ticket = TxTicket::NONE;
+        *self.place(seqno)? = id;
+        Some(())
+    }
+
+    /// Makes a slot free; it keeps what it held until it is occupied again.
+    pub(crate) fn release(&mut self, id: SlotId) {
+        let top = self.free;
+        if let Some(slot) = self.get_mut(id) {
+            slot.next = top;
+            self.free = id.0;
+        }
     }
 
     pub(crate) fn get(&self, id: SlotId) -> Option<&Slot> {
@@ -145,20 +190,16 @@ impl<'m> Slots<'m> {
         self.index.get_mut(seqno as usize & mask)
     }
 
-    /// Makes `seqno` findable.
-    pub(crate) fn bind(&mut self, seqno: u32, id: SlotId) {
-        if let Some(place) = self.place(seqno) {
-            *place = id.0;
-        }
-        if let Some(slot) = self.get_mut(id) {
-            slot.seqno = seqno;
-        }
-    }
-
     pub(crate) fn unbind(&mut self, seqno: u32) {
         if let Some(place) = self.place(seqno) {
             *place = NIL;
         }
+    }
+
+    /// Whether a number less than the whole table behind the newest is alive.
+    pub(crate) fn is_bound(&self, seqno: u32) -> bool {
+        let mask = self.index.len().wrapping_sub(1);
+        self.index.get(seqno as usize & mask).is_some_and(|id| *id != NIL)
     }
 
     /// The slot of a live sequence number.
@@ -194,43 +235,47 @@ impl<'m> Slots<'m> {
         }
         list.len = list.len.saturating_sub(1);
     }
-
-    pub(crate) fn pop_front(&mut self, list: &mut List) -> Option<SlotId> {
-        let id = list.first()?;
-        self.remove(list, id);
-        Some(id)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn occupied(slots: &mut Slots<'_>, seqno: u32) -> SlotId {
+        slots.occupy(seqno, Slot::EMPTY.message).unwrap();
+        slots.find(seqno).unwrap()
+    }
+
     #[test]
     fn slots_move_between_lists() {
         let (mut memory, mut index) = ([Slot::EMPTY; 16], [0u16; 128]);
-        let (mut slots, mut free) = Slots::new(&mut memory, &mut index);
+        let mut slots = Slots::new(&mut memory, &mut index);
         let mut busy = List::EMPTY;
-        let ids: Vec<_> = (0..4).map(|_| slots.pop_front(&mut free).unwrap()).collect();
+        let ids: Vec<_> = (0..4).map(|seqno| occupied(&mut slots, seqno)).collect();
         for id in &ids {
             slots.push_back(&mut busy, *id);
         }
-        slots.remove(&mut busy, ids[1]);
-        slots.remove(&mut busy, ids[3]);
-        slots.remove(&mut busy, ids[0]);
+        for i in [1, 3, 0] {
+            slots.remove(&mut busy, ids[i]);
+            slots.release(ids[i]);
+        }
         assert_eq!((busy.len(), busy.first()), (1, Some(ids[2])));
-        assert_eq!(free.len(), 12);
-        assert_eq!(slots.pop_front(&mut busy), Some(ids[2]));
+        slots.remove(&mut busy, ids[2]);
         assert!(busy.is_empty() && busy.first().is_none());
+        let mut again: Vec<_> = (4..19).map(|seqno| occupied(&mut slots, seqno)).collect();
+        again.push(ids[2]);
+        again.sort_by_key(|id| id.0);
+        again.dedup();
+        assert_eq!(again.len(), 16, "a slot is free once");
+        assert!(!slots.has_free() && slots.occupy(19, Slot::EMPTY.message).is_none());
     }
 
     #[test]
     fn only_live_seqnos_are_found() {
         let (mut memory, mut index) = ([Slot::EMPTY; 16], [0u16; 128]);
-        let (mut slots, mut free) = Slots::new(&mut memory, &mut index);
-        let id = slots.pop_front(&mut free).unwrap();
+        let mut slots = Slots::new(&mut memory, &mut index);
         let seqno = u32::MAX - 3;
-        slots.bind(seqno, id);
+        let id = occupied(&mut slots, seqno);
         assert_eq!(slots.find(seqno), Some(id));
         assert_eq!(slots.find(seqno.wrapping_add(128)), None, "same place, other number");
         slots.unbind(seqno);

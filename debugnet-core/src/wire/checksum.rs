@@ -4,6 +4,9 @@
 ///
 /// Parts are added one after the other; every part but the last must have an
 /// even length, because an odd last byte is padded with zero on the right.
+///
+/// The words are added in the machine's byte order and swapped at the end,
+/// which gives the same sum (RFC 1071 section 2 (B)).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Sum(u64);
 
@@ -19,41 +22,36 @@ impl Sum {
     /// This sum and that of the bytes that follow.
     #[must_use]
     pub fn and(self, bytes: &[u8]) -> Self {
-        // Eight bytes a step: a 64-bit ones' complement sum folds to the
-        // 16-bit one (RFC 1071 section 2 (B)). The carries are kept apart so
-        // that the loop has no branch.
-        let (blocks, tail) = bytes.as_chunks::<8>();
-        let mut sum = 0u64;
-        let mut carries = 0u64;
+        // Four bytes a step, as a 32-bit sum folds to the 16-bit one; carries
+        // gather in the upper half, with room for 16 GiB.
+        let (blocks, tail) = bytes.as_chunks::<4>();
+        let mut sum = self.0;
         for block in blocks {
-            let (next, carry) = sum.overflowing_add(u64::from_be_bytes(*block));
-            sum = next;
-            carries = carries.wrapping_add(u64::from(carry));
+            sum = sum.wrapping_add(u64::from(u32::from_ne_bytes(*block)));
         }
-        let mut total = fold64(sum).wrapping_add(fold64(carries)).wrapping_add(fold64(self.0));
         let (words, odd) = tail.as_chunks::<2>();
         for word in words {
-            total = total.wrapping_add(u64::from(u16::from_be_bytes(*word)));
+            sum = sum.wrapping_add(u64::from(u16::from_ne_bytes(*word)));
         }
         if let [last] = odd {
-            total = total.wrapping_add(u64::from(u16::from_be_bytes([*last, 0])));
+            sum = sum.wrapping_add(u64::from(u16::from_ne_bytes([*last, 0])));
         }
-        Self(total)
+        Self(sum)
     }
 
     /// This sum and one more 16-bit word, or a folded sum of other bytes.
     #[must_use]
     pub const fn plus(self, word: u16) -> Self {
-        // A sum is below 2^20 after any `and`, so this cannot wrap for 2^44 calls.
-        Self(self.0.wrapping_add(word as u64))
+        Self(self.0.wrapping_add(word.to_be() as u64))
     }
 
     /// Folded to 16 bits, not complemented.
     pub const fn folded(self) -> u16 {
-        let mut sum = fold64(self.0);
+        let mut sum = (self.0 & 0xffff_ffff).wrapping_add(self.0 >> 32);
         sum = (sum & 0xffff).wrapping_add(sum >> 16);
         sum = (sum & 0xffff).wrapping_add(sum >> 16);
-        sum as u16
+        sum = (sum & 0xffff).wrapping_add(sum >> 16);
+        u16::from_be(sum as u16)
     }
 
     /// Folded and complemented: the value of a checksum field, and zero for data that verifies.
@@ -70,12 +68,10 @@ impl Sum {
     }
 }
 
-/// Adds the four 16-bit words of a 64-bit one: below 2^18.
-const fn fold64(sum: u64) -> u64 {
-    (sum & 0xffff)
-        .wrapping_add(sum >> 16 & 0xffff)
-        .wrapping_add(sum >> 32 & 0xffff)
-        .wrapping_add(sum >> 48)
+/// The sum of two folded sums, folded.
+pub(crate) const fn added(a: u16, b: u16) -> u16 {
+    let (sum, carry) = a.overflowing_add(b);
+    sum.wrapping_add(carry as u16)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use core::net::Ipv4Addr;
 use zerocopy::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::checksum::Sum;
+use super::checksum::{Sum, added};
 
 /// Protocol number of UDP.
 pub const PROTOCOL_UDP: u8 = 17;
@@ -46,6 +46,20 @@ impl Ipv4Header {
     /// 20 bytes.
     pub const LEN: usize = size_of::<Self>();
 
+    /// All zero: no header yet.
+    pub(crate) const EMPTY: Self = Self {
+        version_ihl: 0,
+        tos: 0,
+        total_len: U16::new(0),
+        id: U16::new(0),
+        fragment: U16::new(0),
+        ttl: 0,
+        protocol: 0,
+        checksum: U16::new(0),
+        source: [0; 4],
+        destination: [0; 4],
+    };
+
     /// A header as the stock client writes it (TOS 0, id 0, DF, TTL 255) in
     /// front of `payload_len` bytes of UDP, checksum filled in.
     pub fn udp(source: Ipv4Addr, destination: Ipv4Addr, payload_len: u16) -> Self {
@@ -70,8 +84,7 @@ impl Ipv4Header {
     pub fn with_payload(mut self, payload_len: u16) -> Self {
         self.total_len = U16::new(payload_len.saturating_add(Self::LEN as u16));
         // The length is one word of the sum: the rest stays (RFC 1624).
-        let sum = Sum::ZERO.plus(!self.checksum.get()).plus(payload_len);
-        self.checksum = U16::new(sum.complement());
+        self.checksum = U16::new(!added(!self.checksum.get(), payload_len));
         self
     }
 
