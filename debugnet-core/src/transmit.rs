@@ -83,6 +83,7 @@ impl Transmitter {
         Ok(sent)
     }
 
+    #[inline(never)]
     fn send_all(
         &mut self,
         now: Instant,
@@ -247,9 +248,7 @@ impl Transmitter {
             return Err(TxError::Full);
         };
         let checksum = match sum {
-            UdpSum::Offload => {
-                Checksum::Insert { start, offset: UdpHeader::CHECKSUM_OFFSET }
-            }
+            UdpSum::Offload => Checksum::Insert { start, offset: UdpHeader::CHECKSUM_OFFSET },
             UdpSum::Payload(_) => Checksum::Complete,
         };
         nic.transmit(&TxFrame { header, payload, checksum })

@@ -412,6 +412,7 @@ impl Dumper {
 
     /// The message of one piece of an extent, at most a payload long. `None`
     /// if it needs a cell and there is none.
+    #[inline(always)]
     fn message(
         &mut self,
         room: &mut Room<'_, '_, '_>,

@@ -237,6 +237,7 @@ impl Dump<'_, '_> {
         Ok(Some(until))
     }
 
+    #[inline(never)]
     fn receive(
         &mut self,
         now: Instant,
@@ -310,6 +311,7 @@ impl Dump<'_, '_> {
         }
     }
 
+    #[inline(never)]
     fn fill(
         &mut self,
         io: &mut Io<'_>,

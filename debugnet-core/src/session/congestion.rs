@@ -134,6 +134,7 @@ impl Congestion {
     /// One message was acknowledged. `order` is the number of the transmission
     /// that was answered, `newest` that of the last transmission so far, and
     /// `rtt_us` the round trip if it is certain.
+    #[inline]
     pub(crate) fn on_ack(
         &mut self,
         now: Instant,
@@ -156,22 +157,26 @@ impl Congestion {
             self.train.add(now);
         }
         if self.starting && self.round_limited {
-            // Doubles each round, up to what the first burst's acks say the
-            // bottleneck takes; a queue seen at the end of a round ends it too.
-            let most = self.train.messages_in(rtt).map_or(u64::MAX, |path| {
-                path.saturating_add(u64::from(self.queue_target())).max(u64::from(self.burst))
-            });
-            if u64::from(self.window) < most {
-                self.window = self.window.saturating_add(1).min(self.window_max);
-            } else {
-                // From here on by what the queue shows, should the train have lied.
-                self.starting = false;
-            }
+            self.grow(rtt);
         }
         if ends_round {
             self.end_round(rtt);
             self.train.close(rtt);
             self.restart_round(newest);
+        }
+    }
+
+    fn grow(&mut self, rtt: &Rtt) {
+        // Doubles each round, up to what the first burst's acks say the
+        // bottleneck takes; a queue seen at the end of a round ends it too.
+        let most = self.train.messages_in(rtt).map_or(u64::MAX, |path| {
+            path.saturating_add(u64::from(self.queue_target())).max(u64::from(self.burst))
+        });
+        if u64::from(self.window) < most {
+            self.window = self.window.saturating_add(1).min(self.window_max);
+        } else {
+            // From here on by what the queue shows, should the train have lied.
+            self.starting = false;
         }
     }
 

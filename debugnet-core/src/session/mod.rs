@@ -254,7 +254,9 @@ impl<'m> Session<'m> {
 
     // Input.
 
-    /// A datagram from the server's address.
+    /// A datagram from the server's address. What it says of others that are
+    /// missing is found by the next [`Session::handle_timeout`]: call that
+    /// after each batch.
     #[inline]
     pub fn handle_datagram(&mut self, now: Instant, port: u16, datagram: &[u8]) -> Heard {
         self.rtt.saw(now);
@@ -328,7 +330,6 @@ impl<'m> Session<'m> {
         if !early && self.newest.is_none_or(|newest| is_after(order, newest.order)) {
             self.newest = Some(answered);
         }
-        self.detect_losses(now);
     }
 
     fn advance_base(&mut self) {
@@ -399,7 +400,6 @@ impl<'m> Session<'m> {
     /// The message of the last [`Session::poll_transmit`] went to the NIC under `ticket`.
     #[inline]
     pub fn on_sent(&mut self, now: Instant, id: SlotId, ticket: TxTicket) {
-        self.rtt.saw(now);
         let Some(slot) = self.slots.get_mut(id) else { return };
         // Acknowledged since it was polled: there is nothing to record.
         if slot.tries == 0 {

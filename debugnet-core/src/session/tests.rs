@@ -59,7 +59,9 @@ impl Bench {
     }
 
     fn ack(&mut self, now: Instant, port: u16, seqno: u32) -> Heard {
-        self.session.handle_datagram(now, port, Ack::new(seqno).as_bytes())
+        let heard = self.session.handle_datagram(now, port, Ack::new(seqno).as_bytes());
+        self.session.handle_timeout(now);
+        heard
     }
 }
 
