@@ -196,7 +196,8 @@ impl Congestion {
         (self.window >> 1).max(Self::WINDOW_MIN.min(self.window_max))
     }
 
-    fn restart_round(&mut self, newest: u32) {
+    /// A round begins with the transmission after `newest`.
+    pub(crate) fn restart_round(&mut self, newest: u32) {
         self.round_end = newest.wrapping_add(1);
         self.round_min_us = u64::MAX;
         self.round_acked = 0;

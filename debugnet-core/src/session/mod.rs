@@ -295,7 +295,7 @@ impl<'m> Session<'m> {
         if let State::Heralding { .. } = self.state {
             // The answer took the time to open files: no measure of the path.
             self.state = State::Established { port };
-            self.congestion.on_ack(now, order, self.order, None, &self.rtt);
+            self.congestion.restart_round(self.order);
         } else {
             self.measure(now, Newest { sent_at, order, rtt_us: now.since_us(sent_at) }, tries);
         }

@@ -114,7 +114,10 @@ impl Session<'_> {
         if now >= timeout {
             self.counters.timeouts = self.counters.timeouts.saturating_add(1);
             self.backoff = self.backoff.saturating_add(1).min(16);
-            self.congestion.on_timeout();
+            // A herald waits for files to be opened: its silence is not the path's.
+            if !matches!(self.state, State::Heralding { .. }) {
+                self.congestion.on_timeout();
+            }
             // Bounded by the slots: each pass takes one off the flight.
             while let Some(id) = self.flight.first() {
                 self.lose(id);

@@ -1,6 +1,9 @@
 //! One dump over a NIC that does almost nothing, to be run under a profiler
-//! that counts instructions: `cargo xtask bench` takes away what the NIC and
-//! the clock below cost, and divides by the messages printed.
+//! that counts instructions: `cargo xtask bench` takes away what the NIC, the
+//! clock and the source below cost, and divides by the messages printed.
+//!
+//! `cost SLOTS LOSS_PERCENT NIC`, where NIC is `sums`, `fetches` (and does not
+//! sum) or `bytes` (the core hands it copies). Prints one JSON object.
 
 use std::collections::VecDeque;
 use std::env;
@@ -14,6 +17,7 @@ use debugnet_core::nic::{
 use debugnet_core::observer::Blind;
 use debugnet_core::pool::Cells;
 use debugnet_core::time::{Clock, Instant};
+use debugnet_core::wire::checksum::Sum;
 use debugnet_core::{Config, Io, Limits, Memory, Progress, Slot, arm, memory_needed};
 use netsim::host::{Host, Input};
 use netsim::rng::Rng;
@@ -40,11 +44,13 @@ impl Clock for CountingClock {
     }
 }
 
-struct Nothing {
+/// RAM of one page, seen all over the image: none of it is zero.
+struct Page {
     given: bool,
+    bytes: [u8; 4096],
 }
 
-impl DumpSource for Nothing {
+impl DumpSource for Page {
     fn next(&mut self) -> Option<Extent> {
         let range = PhysRange::new(PhysAddr(0), IMAGE_LEN)?;
         let extent = Extent { offset: 0, range, stability: Stability::Frozen };
@@ -56,9 +62,18 @@ impl DumpSource for Nothing {
     }
 }
 
-impl ReadRam for Nothing {
-    fn read(&mut self, _: PhysAddr, _: &mut [u8]) -> Result<(), ReadFault> {
-        panic!("a NIC that sums makes every read superfluous");
+impl ReadRam for Page {
+    fn read(&mut self, _: PhysAddr, into: &mut [u8]) -> Result<(), ReadFault> {
+        into.copy_from_slice(&self.bytes[..into.len()]);
+        Ok(())
+    }
+
+    fn sum(&mut self, range: PhysRange) -> Result<u16, ReadFault> {
+        Ok(Sum::of(&self.bytes[..range.len() as usize]).folded())
+    }
+
+    fn zero_prefix(&mut self, _: PhysRange) -> Result<u64, ReadFault> {
+        Ok(0)
     }
 }
 
@@ -74,6 +89,8 @@ struct EchoNic {
     loss: f64,
     rng: Rng,
     last: TxTicket,
+    payload: PayloadKind,
+    checksum: ChecksumOffload,
 }
 
 impl Nic for EchoNic {
@@ -83,8 +100,8 @@ impl Nic for EchoNic {
             ip_mtu: 1500,
             tx_slots: 256,
             max_segments: 1,
-            payload: PayloadKind::Dma,
-            checksum: ChecksumOffload::Insert,
+            payload: self.payload,
+            checksum: self.checksum,
         }
     }
 
@@ -153,6 +170,8 @@ fn main() {
     let mut args = env::args().skip(1);
     let slots: usize = args.next().and_then(|text| text.parse().ok()).unwrap_or(1024);
     let percent: f64 = args.next().and_then(|text| text.parse().ok()).unwrap_or(0.0);
+    let nic = args.next().unwrap_or("sums".into());
+    assert!(["sums", "fetches", "bytes"].contains(&nic.as_str()), "no such NIC: {nic}");
     let needs = memory_needed(&Limits { slots, ..Limits::DEFAULT });
     let mut memory = (
         vec![Slot::EMPTY; needs.slots],
@@ -160,7 +179,7 @@ fn main() {
         vec![0; needs.cell_bytes],
         vec![0; needs.rx],
     );
-    let text = format!("server={SERVER_IP} client={CLIENT_IP} zeros=send");
+    let text = format!("server={SERVER_IP} client={CLIENT_IP}");
     let config = Config::parse(&text).expect("a sound configuration");
     let memory = Memory {
         slots: &mut memory.0,
@@ -183,11 +202,13 @@ fn main() {
         loss: percent / 100.0,
         rng: Rng::new(1),
         last: TxTicket::NONE,
+        payload: if nic == "bytes" { PayloadKind::Bytes } else { PayloadKind::Dma },
+        checksum: if nic == "sums" { ChecksumOffload::Insert } else { ChecksumOffload::None },
     };
     let mut armed = arm(config, memory).expect("sound limits");
     let mut io = Io {
         clock: &mut CountingClock { now_us: 1000 },
-        source: &mut Nothing { given: false },
+        source: &mut Page { given: false, bytes: [1; 4096] },
         transform: None,
         info: &DumpInfo::default(),
         observer: &mut Blind,
@@ -195,5 +216,13 @@ fn main() {
     };
     let outcome = armed.dump(&mut [&mut nic], &mut io);
     assert_eq!(outcome.verdict, Verdict::Confirmed, "{outcome:?}");
-    println!("{} {}", outcome.messages, outcome.transmissions);
+    println!(
+        "{{\"messages\":{},\"dump_bytes\":{},\"bytes_read\":{},\"bytes_copied\":{},\
+         \"slot_bytes\":{}}}",
+        outcome.messages,
+        outcome.dump_bytes,
+        outcome.bytes_read,
+        outcome.bytes_copied,
+        size_of::<Slot>() + needs.index / needs.slots * size_of::<u16>(),
+    );
 }
