@@ -13,6 +13,9 @@ use crate::qemu::{CRASHES, MIB, Machine};
 use crate::run::{RunConfig, RunReport};
 use crate::serial::OutcomeKind;
 
+/// Bytes of stack that the firmware has for its dump.
+const FIRMWARE_STACK: u64 = 2048;
+
 /// One run and its expectation.
 #[derive(Clone, Debug)]
 pub struct Case {
@@ -185,6 +188,11 @@ impl Case {
         })?;
         ensure(stats.unsummed == 0, || format!("{} datagrams without checksum", stats.unsummed))?;
         ensure(stats.malformed == 0, || format!("{} broken frames", stats.malformed))?;
+        // The firmware paints its stack; no paint left means that it was too small.
+        let stack = outcome.more.get("stack_bytes").and_then(serde_json::Value::as_u64);
+        ensure(stack.is_none_or(|used| used < FIRMWARE_STACK), || {
+            format!("the dump used {stack:?} bytes of stack, all that there is")
+        })?;
         let lost = stats.up.lost + stats.down.lost;
         ensure((lost > 0) == (self.link.loss > 0.0), || format!("{lost} frames lost"))
     }

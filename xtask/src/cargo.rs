@@ -105,8 +105,8 @@ pub(crate) fn build_guest(guest: Guest, mapping: &str) -> Result<PathBuf> {
 pub(crate) enum Build {
     /// As it is.
     Plain,
-    /// So that it tells the stack frame of each function.
-    StackSizes,
+    /// Without the harness, and so that it tells the stack frame of each function.
+    Smallest,
 }
 
 /// Builds the firmware, a workspace of its own.
@@ -114,17 +114,19 @@ pub(crate) fn build_firmware(how: Build) -> Result<PathBuf> {
     let manifest = root().join("qemu-tests/firmware/Cargo.toml");
     let dir = target_dir()?.join(match how {
         Build::Plain => "firmware",
-        Build::StackSizes => "stack-sizes",
+        Build::Smallest => "stack-sizes",
     });
     let (manifest, dir) = (manifest.to_string_lossy(), dir.to_string_lossy());
     let target = Guest::Firmware.target().context("the firmware has no target")?;
     let mut command = cargo();
-    if how == Build::StackSizes {
+    let mut features: &[&str] = &[];
+    if how == Build::Smallest {
+        features = &["--no-default-features"];
         // Unstable, and works on the stable compiler that builds the rest.
         command.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", "-Zemit-stack-sizes");
     }
     let place = ["--manifest-path", &manifest, "--target-dir", &dir];
-    build_with(command, &[&place[..], &["--release", "--target", target]].concat())
+    build_with(command, &[&place[..], &["--release", "--target", target], features].concat())
 }
 
 /// Builds the server.

@@ -1,11 +1,14 @@
 //! `cargo xtask size`: what the crash path costs, by target.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use debugnet_core::{Limits, Needs, memory_needed};
 use object::{
     Architecture, Object, ObjectSection as _, ObjectSymbol as _, SectionKind, SymbolKind,
 };
 
+use qemu_tests::board::Guest;
+
+use crate::cargo::{self, Build};
 use crate::probe::{self, BARE, Linked, Probe};
 use crate::tools;
 
@@ -37,6 +40,7 @@ pub(crate) fn run() -> Result<()> {
         let bytes = probe::read(&program)?;
         print_row(target, &object::File::parse(bytes.as_slice())?)?;
     }
+    smallest()?;
     println!();
     for (name, limits) in [("default", Limits::DEFAULT), ("smallest", Limits::SMALLEST)] {
         let Needs { slots, total_bytes, cell_bytes, .. } = memory_needed(&limits);
@@ -44,6 +48,60 @@ pub(crate) fn run() -> Result<()> {
             "memory for the {name} limits ({slots} slots): {total_bytes} bytes, of which {cell_bytes} staging cells"
         );
     }
+    Ok(())
+}
+
+/// What the smallest machine can spare: bytes of flash, of static RAM, and of stack.
+const AIMS: [u64; 3] = [24 * 1024, 16 * 1024, 2 * 1024];
+/// Bytes of flash at the last look: above the aim, and not to grow by more than [`MARGIN_PCT`].
+const FLASH_LAST: u64 = 28_828;
+const MARGIN_PCT: u64 = 3;
+
+/// The firmware without its harness: core, LAN9118, fault handler. Fails if it grows.
+fn smallest() -> Result<()> {
+    println!(
+        "\nThe smallest: firmware for a Cortex-M3 with a LAN9118, flat image, IPv4, opt-level z, LTO."
+    );
+    let target = Guest::Firmware.target().context("the firmware has no target")?;
+    if let Err(error) = tools::target(target) {
+        println!("skipped: {error:#}");
+        return Ok(());
+    }
+    let program = cargo::build_firmware(Build::Smallest)?;
+    let bytes = probe::read(&program)?;
+    let file = object::File::parse(bytes.as_slice())?;
+    let of = |names: &[&str]| -> u64 {
+        file.sections()
+            .filter(|s| s.name().is_ok_and(|n| names.contains(&n)))
+            .map(|s| s.size())
+            .sum()
+    };
+    let at = |name: &str| -> Result<u64> {
+        let symbol = file.symbols().find(|s| s.name() == Ok(name));
+        Ok(symbol.with_context(|| format!("the firmware has no {name}"))?.address())
+    };
+    let flash = of(&[".vector_table", ".text", ".rodata", ".data"]);
+    // Up to where it is used: the section itself is made of whole pages.
+    let volatile = at("__volatile_used_end")? - at("__volatile_start")?;
+    let ram = of(&[".data", ".bss"]) + volatile;
+    let stack = file.symbols().find(|s| s.name().is_ok_and(|n| n.contains("volatile5STACK")));
+    let stack = stack.context("the firmware has no stack")?.size();
+    let rows = [("flash", flash), ("static RAM", ram), ("of it, stack", stack)];
+    println!("{:<14} {:>8} {:>8}", "bytes", "is", "aim");
+    for ((name, is), aim) in rows.iter().zip(AIMS) {
+        println!("{name:<14} {is:>8} {aim:>8}{}", if *is > aim { "  above the aim" } else { "" });
+    }
+    let largest = frames(&file)?;
+    let largest = largest.iter().filter(|frame| !frame.name.contains("cortex_m_rt_main"));
+    let names: Vec<_> = largest.take(FRAMES).map(|f| format!("{} {}", f.size, f.name)).collect();
+    println!("largest frames: {}", names.join(", "));
+    let limit = FLASH_LAST + FLASH_LAST * MARGIN_PCT / 100;
+    ensure!(
+        flash <= limit,
+        "flash grew to {flash} bytes, from {FLASH_LAST} and more than {MARGIN_PCT} %"
+    );
+    ensure!(ram <= AIMS[1], "static RAM is {ram} bytes, more than {}", AIMS[1]);
+    ensure!(stack <= AIMS[2], "the dump's stack is {stack} bytes, more than {}", AIMS[2]);
     Ok(())
 }
 

@@ -5,8 +5,6 @@
 //! because a stock server may truncate at the one and forgets the client at
 //! the other.
 
-use zerocopy::IntoBytes;
-
 use super::stream::{FAULT_LEN, StreamState};
 use super::{
     DumpInfo, DumpSource, Extent, Gap, Gaps, ImageStream, ReadFault, Reason, Stability, Transform,
@@ -93,6 +91,8 @@ pub(crate) struct Dumper {
     pub(crate) fault: Option<ReadFault>,
 }
 
+// Steps that are taken once a dump are not inlined: their frames would weigh on
+// the stack of each message.
 impl Dumper {
     /// Zeros shorter than this are sent: leaving them out costs a message border.
     const ZERO_RUN_MIN: u64 = 512;
@@ -257,6 +257,7 @@ impl Dumper {
         Fill::More
     }
 
+    #[inline(never)]
     fn herald(&mut self, room: &mut Room<'_, '_, '_>) -> Fill {
         let path = room.config.path.as_bytes();
         let mut message = blank(debugnet::HERALD);
@@ -280,6 +281,7 @@ impl Dumper {
         }
     }
 
+    #[inline(never)]
     fn key(&mut self, room: &mut Room<'_, '_, '_>) -> Fill {
         let at = usize::try_from(self.stream_at).unwrap_or(usize::MAX);
         let rest = room.info.key.get(at..).unwrap_or(&[]);
@@ -488,6 +490,7 @@ impl Dumper {
         Ok(())
     }
 
+    #[inline(never)]
     fn transformed(&mut self, room: &mut Room<'_, '_, '_>) -> Result<Fill, TransformError> {
         if !room.session.has_room() {
             return Ok(Fill::Waiting);
@@ -516,16 +519,14 @@ impl Dumper {
         Ok(self.queue(room, message))
     }
 
+    #[inline(never)]
     fn header(&mut self, room: &mut Room<'_, '_, '_>) -> Fill {
         let Some(id) = take_cell(room) else { return Fill::Waiting };
         let (length, compression) = match &room.transform {
             Some(transform) => (self.stream_at, transform.compression()),
             None => (self.image_len, 0),
         };
-        let header = room.info.header(length, self.image_len, compression);
-        for (to, from) in room.pool.bytes_mut(id).iter_mut().zip(header.as_bytes()) {
-            *to = *from;
-        }
+        room.info.header(room.pool.bytes_mut(id), length, self.image_len, compression);
         let mut message = blank(debugnet::KDH);
         self.in_cell(room, &mut message, id, KernelDumpHeader::LEN);
         self.queue_last(room, message, Step::AwaitHeader)

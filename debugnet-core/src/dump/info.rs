@@ -1,5 +1,6 @@
 //! Facts about the machine that died, and the kernel dump header made of them.
 
+use zerocopy::FromBytes;
 use zerocopy::network_endian::{U32, U64};
 
 use crate::wire::kdh::{KernelDumpHeader, copy_str};
@@ -24,9 +25,13 @@ pub struct DumpInfo<'a> {
 }
 
 impl DumpInfo<'_> {
-    /// The sealed header of an image of `length` bytes as sent and `extent` bytes in memory.
-    pub(crate) fn header(&self, length: u64, extent: u64, compression: u8) -> KernelDumpHeader {
-        let mut header = KernelDumpHeader::new();
+    /// Writes the sealed header of an image of `length` bytes as sent and `extent` bytes in
+    /// memory to the front of `cell`; nothing where that is too short.
+    ///
+    /// In place: its 512 bytes are much for the stack of a small machine.
+    pub(crate) fn header(&self, cell: &mut [u8], length: u64, extent: u64, compression: u8) {
+        let Ok((header, _)) = KernelDumpHeader::mut_from_prefix(cell) else { return };
+        header.reset();
         copy_str(&mut header.architecture, self.architecture.as_bytes());
         header.architecture_version = U32::new(self.architecture_version);
         header.dump_length = U64::new(length);
@@ -38,6 +43,5 @@ impl DumpInfo<'_> {
         copy_str(&mut header.panic_string, self.panic.as_bytes());
         header.compression = compression;
         header.seal();
-        header
     }
 }

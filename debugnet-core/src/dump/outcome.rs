@@ -80,6 +80,13 @@ impl Gaps {
         self.bytes == 0
     }
 
+    /// Back to none.
+    pub(crate) fn clear(&mut self) {
+        self.list.clear();
+        self.bytes = 0;
+        self.omitted = 0;
+    }
+
     /// Adds the gaps of another list.
     pub(crate) fn join(&mut self, other: &Self) {
         let listed = other.list.iter().fold(0u64, |sum, gap| sum.saturating_add(gap.len));
@@ -230,6 +237,33 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Of a dump that has not begun.
+    pub(crate) const EMPTY: Self = Self {
+        verdict: Verdict::Failed,
+        failure: None,
+        target: 0,
+        targets_tried: 0,
+        stage: Stage::Idle,
+        image_len: 0,
+        dump_bytes: 0,
+        sent_bytes: 0,
+        acked_bytes: 0,
+        zero_bytes: 0,
+        holes: Gaps::EMPTY,
+        not_sent: Gaps::EMPTY,
+        messages: 0,
+        transmissions: 0,
+        retransmits: 0,
+        bad_checksums: 0,
+        stale_acks: 0,
+        bytes_read: 0,
+        bytes_copied: 0,
+        cells_high_water: 0,
+        elapsed_us: 0,
+        data_us: 0,
+        nic_stopped: false,
+    };
+
     /// Whether the server has all of the image but what [`Outcome::not_sent`] lists.
     pub fn is_complete(&self) -> bool {
         matches!(self.verdict, Verdict::Confirmed | Verdict::Unconfirmed) && self.holes.is_empty()

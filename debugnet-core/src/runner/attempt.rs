@@ -3,7 +3,7 @@
 
 use super::{Dump, Io, Phase, Step};
 use crate::client::{Client, Event as Heard};
-use crate::dump::{Failure, FailureKind, Fill, Outcome, Room, Step as DumpStep, Verdict};
+use crate::dump::{Failure, FailureKind, Fill, Room, Step as DumpStep, Verdict};
 use crate::nic::{
     Capabilities, ChecksumOffload, Link, Nic, NicError, PayloadKind, RxError, Start, TxTicket,
 };
@@ -40,8 +40,16 @@ impl Dump<'_, '_> {
     ///
     /// After [`Step::Done`] it says `Done` again.
     pub fn poll(&mut self, nic: &mut dyn Nic, io: &mut Io<'_>) -> Step {
-        if let Some(outcome) = &self.over {
-            return Step::Done(outcome.clone());
+        match self.advance(nic, io) {
+            Some(until) => Step::Again { until },
+            None => Step::Done(self.outcome.clone()),
+        }
+    }
+
+    /// The step itself; `None` when it is over and the outcome is written.
+    pub(super) fn advance(&mut self, nic: &mut dyn Nic, io: &mut Io<'_>) -> Option<Instant> {
+        if self.over {
+            return None;
         }
         let now = self.time.now(io.clock);
         io.observer.alive(now);
@@ -65,10 +73,11 @@ impl Dump<'_, '_> {
         let result =
             if now >= deadline { Err(FailureKind::Deadline) } else { self.step(now, nic, io) };
         match result {
-            Ok(Some(until)) => Step::Again { until: until.min(deadline) },
-            Ok(None) => Step::Done(self.finish(now, nic, io, Verdict::Confirmed)),
-            Err(kind) => Step::Done(self.give_up(now, kind, nic, io)),
+            Ok(Some(until)) => return Some(until.min(deadline)),
+            Ok(None) => self.finish(now, nic, io, Verdict::Confirmed),
+            Err(kind) => self.give_up(now, kind, nic, io),
         }
+        None
     }
 
     pub(super) fn give_up(
@@ -77,7 +86,7 @@ impl Dump<'_, '_> {
         kind: FailureKind,
         nic: &mut dyn Nic,
         io: &mut Io<'_>,
-    ) -> Outcome {
+    ) {
         let unconfirmed = self.stage == Stage::Finish && self.was_sent();
         // A page that could not be read did not end the dump; this does. The
         // page is in the list of what was not sent.
@@ -157,6 +166,9 @@ impl Dump<'_, '_> {
     }
 
     /// The NIC is ready: now addresses and sizes are known.
+    ///
+    /// Not inlined: what it puts together must not weigh on the stack of each step.
+    #[inline(never)]
     fn connect(
         &mut self,
         now: Instant,

@@ -2,7 +2,7 @@
 
 use super::attempt::BATCH;
 use super::{Dump, Io, Phase};
-use crate::dump::{Failure, FailureKind, Gap, Gaps, Outcome, Reason, Verdict};
+use crate::dump::{Failure, FailureKind, Gap, Outcome, Reason, Verdict};
 use crate::nic::Nic;
 use crate::observer::Event;
 use crate::progress::Stage;
@@ -42,7 +42,7 @@ impl Dump<'_, '_> {
         io.observer.event(now, &Event::Failure(failure));
     }
 
-    pub(super) fn without_nic(&mut self, index: usize, io: &mut Io<'_>) -> Outcome {
+    pub(super) fn without_nic(&mut self, index: usize, io: &mut Io<'_>) {
         let now = self.time.now(io.clock);
         self.begun = Some(now);
         self.started.get_or_insert(now);
@@ -52,7 +52,7 @@ impl Dump<'_, '_> {
             }
         }
         self.fail(now, FailureKind::NoNic { index }, io);
-        self.outcome(now, Verdict::Failed, io, true)
+        self.conclude(now, Verdict::Failed, io, true);
     }
 
     /// Quiets the NIC, settles who owns the cells, and tells the truth.
@@ -62,7 +62,7 @@ impl Dump<'_, '_> {
         nic: &mut dyn Nic,
         io: &mut Io<'_>,
         verdict: Verdict,
-    ) -> Outcome {
+    ) {
         let stopped = nic.stop();
         match stopped {
             Ok(()) => *self.in_use = false,
@@ -73,20 +73,21 @@ impl Dump<'_, '_> {
                 }
             }
         }
-        let outcome = self.outcome(now, verdict, io, stopped.is_ok());
+        self.conclude(now, verdict, io, stopped.is_ok());
         self.phase = Phase::Over;
-        self.over = Some(outcome.clone());
-        outcome
+        self.over = true;
     }
 
-    pub(super) fn outcome(
-        &mut self,
-        now: Instant,
-        verdict: Verdict,
-        io: &mut Io<'_>,
-        nic_stopped: bool,
-    ) -> Outcome {
-        let mut holes = Gaps::EMPTY;
+    /// Writes the outcome, in place.
+    fn conclude(&mut self, now: Instant, verdict: Verdict, io: &mut Io<'_>, nic_stopped: bool) {
+        let outcome = &mut *self.outcome;
+        let Outcome { holes, not_sent, .. } = outcome;
+        holes.clear();
+        // What could not be read when it was queued, and when it was to be copied.
+        not_sent.clear();
+        not_sent.join(&self.dumper.not_sent);
+        not_sent.join(&self.dumper.stream.unreadable);
+        not_sent.join(&self.transmitter.unreadable);
         let mut counters = Counters::default();
         if verdict == Verdict::Failed {
             if let Some(client) = &self.client {
@@ -100,7 +101,7 @@ impl Dump<'_, '_> {
                     }
                 }
             }
-            self.dumper.remaining(io.source, io.transform.is_some(), &mut holes);
+            self.dumper.remaining(io.source, io.transform.is_some(), holes);
         }
         let mut bad_checksums = 0;
         if let Some(client) = &self.client {
@@ -110,42 +111,32 @@ impl Dump<'_, '_> {
         io.observer.event(now, &Event::Finished(verdict));
         let stage = self.stage;
         io.progress.set_stage(Stage::Done);
-        Outcome {
-            verdict,
-            failure: self.failure,
-            target: self.index,
-            targets_tried: 1,
-            stage,
-            image_len: self.dumper.image_len,
-            dump_bytes: self.dumper.dump_bytes,
-            sent_bytes: self.dumper.sent_bytes.saturating_sub(self.transmitter.unreadable.bytes()),
-            acked_bytes: self.dumper.acked_bytes,
-            zero_bytes: self.dumper.zero_bytes,
-            holes,
-            not_sent: self.not_sent(),
-            messages: counters.messages,
-            transmissions: counters.transmissions,
-            retransmits: counters.retransmits,
-            bad_checksums,
-            stale_acks: counters.stale_acks,
-            bytes_read: self
-                .dumper
-                .bytes_read
-                .saturating_add(self.dumper.stream.bytes_read)
-                .saturating_add(self.transmitter.bytes_read),
-            bytes_copied: self.dumper.bytes_copied.saturating_add(self.transmitter.bytes_copied),
-            cells_high_water: self.pool.high_water(),
-            elapsed_us: now.since_us(self.begun.unwrap_or(now)),
-            data_us: self.last_data.since_us(self.first_data.unwrap_or(self.last_data)),
-            nic_stopped,
-        }
-    }
-
-    /// What could not be read when it was queued, and when it was to be copied.
-    fn not_sent(&self) -> Gaps {
-        let mut gaps = self.dumper.not_sent.clone();
-        gaps.join(&self.dumper.stream.unreadable);
-        gaps.join(&self.transmitter.unreadable);
-        gaps
+        outcome.verdict = verdict;
+        outcome.failure = self.failure;
+        outcome.target = self.index;
+        outcome.targets_tried = 1;
+        outcome.stage = stage;
+        outcome.image_len = self.dumper.image_len;
+        outcome.dump_bytes = self.dumper.dump_bytes;
+        outcome.sent_bytes =
+            self.dumper.sent_bytes.saturating_sub(self.transmitter.unreadable.bytes());
+        outcome.acked_bytes = self.dumper.acked_bytes;
+        outcome.zero_bytes = self.dumper.zero_bytes;
+        outcome.messages = counters.messages;
+        outcome.transmissions = counters.transmissions;
+        outcome.retransmits = counters.retransmits;
+        outcome.bad_checksums = bad_checksums;
+        outcome.stale_acks = counters.stale_acks;
+        outcome.bytes_read = self
+            .dumper
+            .bytes_read
+            .saturating_add(self.dumper.stream.bytes_read)
+            .saturating_add(self.transmitter.bytes_read);
+        outcome.bytes_copied =
+            self.dumper.bytes_copied.saturating_add(self.transmitter.bytes_copied);
+        outcome.cells_high_water = self.pool.high_water();
+        outcome.elapsed_us = now.since_us(self.begun.unwrap_or(now));
+        outcome.data_us = self.last_data.since_us(self.first_data.unwrap_or(self.last_data));
+        outcome.nic_stopped = nic_stopped;
     }
 }

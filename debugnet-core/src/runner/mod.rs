@@ -46,6 +46,40 @@ pub struct Armed<'m> {
     time: SteadyTime,
     /// A NIC may hold cells: it was given some and has not been stopped since.
     in_use: bool,
+    /// What an attempt works with, here because a small machine's stack is small.
+    desk: Desk,
+}
+
+/// The larger part of an attempt's state.
+#[derive(Debug)]
+struct Desk {
+    dumper: Dumper,
+    transmitter: Transmitter,
+    /// What it came to, once it is over, and of those before the one that got furthest.
+    outcomes: [Outcome; 2],
+    /// Which of the two that is.
+    best: Which,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Which {
+    First,
+    Second,
+}
+
+impl Desk {
+    /// For a new attempt. Not inlined: what it makes must not stay on the stack of the attempt.
+    #[inline(never)]
+    fn clear(&mut self) {
+        self.dumper = Dumper::new();
+        self.transmitter = Transmitter::new();
+    }
+
+    /// The best outcome so far, and the last.
+    fn best_and_last(&mut self) -> (&mut Outcome, &mut Outcome) {
+        let [first, second] = &mut self.outcomes;
+        if self.best == Which::First { (first, second) } else { (second, first) }
+    }
 }
 
 /// Time that never goes back, whatever the platform's clock does.
@@ -99,6 +133,12 @@ impl<'m> Armed<'m> {
             started: None,
             time: SteadyTime::default(),
             in_use: false,
+            desk: Desk {
+                dumper: Dumper::new(),
+                transmitter: Transmitter::new(),
+                outcomes: [Outcome::EMPTY; 2],
+                best: Which::Second,
+            },
         }
     }
 
@@ -118,6 +158,9 @@ impl<'m> Armed<'m> {
         } else {
             self.pool.reset();
         }
+        self.desk.clear();
+        let Desk { dumper, transmitter, outcomes: [first, second], best } = &mut self.desk;
+        let outcome = if *best == Which::First { second } else { first };
         Dump {
             config: &self.config,
             index: target,
@@ -132,8 +175,9 @@ impl<'m> Armed<'m> {
             begun: None,
             phase: Phase::Survey,
             client: None,
-            dumper: Dumper::new(),
-            transmitter: Transmitter::new(),
+            dumper,
+            transmitter,
+            outcome,
             stage: Stage::Idle,
             heard_at: Instant::ZERO,
             first_data: None,
@@ -141,7 +185,7 @@ impl<'m> Armed<'m> {
             failure: None,
             reported: 0,
             nonce: 0,
-            over: None,
+            over: false,
         }
     }
 
@@ -151,33 +195,38 @@ impl<'m> Armed<'m> {
     /// the one that got furthest. Ends before `Config::deadline_us` at the
     /// latest, provided that the clock moves.
     pub fn dump(&mut self, nics: &mut [&mut dyn Nic], io: &mut Io<'_>) -> Outcome {
-        let mut best: Option<Outcome> = None;
+        self.dump_in_place(nics, io).clone()
+    }
+
+    /// The same without a copy of the outcome, for a small stack: an [`Outcome`] has some 600 bytes.
+    pub fn dump_in_place(&mut self, nics: &mut [&mut dyn Nic], io: &mut Io<'_>) -> &Outcome {
         let mut tried = 0;
-        for index in 0..self.config.targets.len() {
+        // `arm` saw to it that there is a target.
+        for index in 0..self.config.targets.len().max(1) {
             let nic = self.config.targets.get(index).map_or(usize::MAX, |target| target.nic);
             let mut dump = self.begin(index);
-            let mut outcome = match nics.get_mut(nic) {
+            match nics.get_mut(nic) {
                 Some(nic) => dump.run(*nic, io),
                 None => dump.without_nic(nic, io),
-            };
-            tried = index.saturating_add(1);
-            outcome.targets_tried = tried;
-            if outcome.is_complete() {
-                return outcome;
             }
+            tried = index.saturating_add(1);
+            let (best, last) = self.desk.best_and_last();
             let far = |outcome: &Outcome| (outcome.acked_bytes, outcome.stage);
-            if best.as_ref().is_none_or(|best| far(best) <= far(&outcome)) {
-                best = Some(outcome);
+            let complete = last.is_complete();
+            if tried == 1 || complete || far(best) <= far(last) {
+                self.desk.best = match self.desk.best {
+                    Which::First => Which::Second,
+                    Which::Second => Which::First,
+                };
             }
             let now = self.time.now(io.clock);
             let deadline_us = self.config.deadline_us;
             let over = self.started.is_some_and(|started| now >= started.after(deadline_us));
-            if over {
+            if over || complete {
                 break;
             }
         }
-        // `arm` saw to it that there is a target.
-        let mut best = best.unwrap_or_else(|| self.begin(0).without_nic(0, io));
+        let (best, _) = self.desk.best_and_last();
         best.targets_tried = tried;
         best
     }
@@ -209,8 +258,10 @@ pub struct Dump<'a, 'm> {
     begun: Option<Instant>,
     phase: Phase,
     client: Option<Client<'a>>,
-    dumper: Dumper,
-    transmitter: Transmitter,
+    dumper: &'a mut Dumper,
+    transmitter: &'a mut Transmitter,
+    /// What it came to, if it is over.
+    outcome: &'a mut Outcome,
     stage: Stage,
     /// Last sign of life of the path.
     heard_at: Instant,
@@ -220,8 +271,7 @@ pub struct Dump<'a, 'm> {
     /// 64ths of the image reported.
     reported: u64,
     nonce: u16,
-    /// What it came to.
-    over: Option<Outcome>,
+    over: bool,
 }
 
 /// Steps without a wait before one is made all the same.
@@ -231,13 +281,10 @@ const STILL_MAX: u32 = 5_000_000;
 
 impl Dump<'_, '_> {
     /// Runs to the end, waiting through the clock.
-    fn run(&mut self, nic: &mut dyn Nic, io: &mut Io<'_>) -> Outcome {
+    fn run(&mut self, nic: &mut dyn Nic, io: &mut Io<'_>) {
         let (mut busy, mut still) = (0u32, 0u32);
         loop {
-            let until = match self.poll(nic, io) {
-                Step::Done(outcome) => return outcome,
-                Step::Again { until } => until,
-            };
+            let Some(until) = self.advance(nic, io) else { return };
             let now = self.time.now(io.clock);
             // On a clock of counted delays time passes in `relax` alone, so a
             // busy wire must not keep it from being called.

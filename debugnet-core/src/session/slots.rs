@@ -80,7 +80,8 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// A slot that holds nothing, for `static` arrays.
+    /// A slot that holds nothing, for `static` arrays. All zero, so that these need no
+    /// initial values; its links are set when it first gets onto a list.
     pub const EMPTY: Self = Self {
         message: Message { kind: 0, aux2: 0, offset: 0, len: 0, stored: Stored::None, sum: None },
         sent_at: Instant::ZERO,
@@ -89,8 +90,8 @@ impl Slot {
         order: 0,
         in_flight: false,
         tries: 0,
-        next: NIL,
-        previous: NIL,
+        next: 0,
+        previous: 0,
     };
 }
 

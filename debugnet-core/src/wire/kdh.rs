@@ -63,10 +63,16 @@ impl KernelDumpHeader {
     /// A header with magic, version and block size, all else zero.
     pub fn new() -> Self {
         let mut header = Self::new_zeroed();
-        copy_str(&mut header.magic, MAGIC);
-        header.version = U32::new(VERSION);
-        header.block_size = U32::new(BLOCK_SIZE);
+        header.reset();
         header
+    }
+
+    /// Makes it as [`KernelDumpHeader::new`] does, where it is.
+    pub fn reset(&mut self) {
+        self.as_mut_bytes().fill(0);
+        copy_str(&mut self.magic, MAGIC);
+        self.version = U32::new(VERSION);
+        self.block_size = U32::new(BLOCK_SIZE);
     }
 
     /// Sets `parity` from all other fields.

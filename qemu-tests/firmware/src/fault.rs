@@ -87,7 +87,7 @@ unsafe extern "C" fn HardFault() -> ! {
 ///
 /// `frame` is in r1, the second argument.
 extern "C" fn enter(_: u32, frame: *const u32) -> ! {
-    crate::mpu::off();
+    mpu_off();
     // SAFETY: only the handler touches it, and there is one CPU.
     let saved = unsafe { &mut *(&raw mut SAVED).cast::<Registers>() };
     for (offset, word) in saved.pushed.iter_mut().enumerate() {
@@ -130,12 +130,20 @@ extern "C" fn enter(_: u32, frame: *const u32) -> ! {
     }
 }
 
+/// Off: what it guards is RAM, and part of the image.
+fn mpu_off() {
+    // SAFETY: the control register alone; without the MPU the default map holds.
+    unsafe { (*cortex_m::peripheral::MPU::PTR).ctrl.write(0) };
+    cortex_m::asm::dsb();
+    cortex_m::asm::isb();
+}
+
 /// In thread mode, on the dump's stack.
 extern "C" fn resume() -> ! {
     /// The death, a fault in the dump, and one in the report about that.
     const FAULTS_MAX: u32 = 2;
     if FAULTS.load(Ordering::Relaxed) > FAULTS_MAX {
-        crate::semihosting::exit(false);
+        cortex_m::peripheral::SCB::sys_reset();
     }
     // SAFETY: written by the handler, which does not run again before the next fault,
     // and that does not return here.

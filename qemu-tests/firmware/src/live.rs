@@ -5,22 +5,12 @@ use core::net::{IpAddr, Ipv4Addr};
 
 use debugnet_core::nic::{Checksum, Nic, Payload, Start, TxFrame};
 use debugnet_core::time::{Budget, Clock};
-use nic_hal::Mmio;
 
-use crate::lan9118::{Lan9118, registers::WINDOW_LEN};
+use crate::lan9118::Lan9118;
 use crate::options::Options;
 
-/// Where the board has the chip.
-const REGISTERS: usize = 0x4020_0000;
 /// Longest wait for the chip, and for an answer.
 const WAIT_US: u64 = 2_000_000;
-
-/// A driver that has touched nothing yet.
-pub(crate) fn nic() -> Option<Lan9118> {
-    // SAFETY: the chip's registers. Two drivers know them, one after the other: the
-    // living firmware's until the crash, the dump's from then on.
-    unsafe { Mmio::at(REGISTERS, WINDOW_LEN) }.map(Lan9118::new)
-}
 
 /// Frames that passed.
 #[derive(Default)]

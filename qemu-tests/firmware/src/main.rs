@@ -2,67 +2,66 @@
 //! network, dies, and dumps its RAM. `README.md` says how to build and boot it.
 #![no_std]
 #![no_main]
+#![cfg_attr(not(feature = "harness"), allow(dead_code, reason = "only the harness looks at it"))]
 
-mod console;
-mod death;
 mod dump;
 mod fault;
 mod lan9118;
-mod live;
-mod mpu;
-mod options;
+mod memory;
 mod ram;
-mod semihosting;
 mod volatile;
+
+// What a test needs, and an application does not.
+#[cfg(feature = "harness")]
+mod console;
+#[cfg(feature = "harness")]
+mod death;
+#[cfg(feature = "harness")]
+mod harness;
+#[cfg(not(feature = "harness"))]
+#[path = "smallest.rs"]
+mod harness;
+#[cfg(feature = "harness")]
+mod live;
+#[cfg(feature = "harness")]
+mod mpu;
+#[cfg(feature = "harness")]
+mod options;
+#[cfg(feature = "harness")]
+mod outcome;
+#[cfg(feature = "harness")]
+mod semihosting;
+#[cfg(not(feature = "harness"))]
+use harness::outcome;
 
 use cortex_m_rt::entry;
 use debugnet_core::time::CounterClock;
+use lan9118::{Lan9118, registers::WINDOW_LEN};
+use nic_hal::Mmio;
 
-use console::Line;
-use options::Options;
+/// The board's interrupts: none is ever enabled, and `cortex-m-rt` wants one at least.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".vector_table.interrupts")]
+static __INTERRUPTS: [u32; 1] = [0];
 
 /// A clock over SysTick, which every Cortex-M has: 24 bits that count down.
 type SysTickClock = CounterClock<fn() -> u64>;
 
-/// Life, in short.
 #[entry]
 fn main() -> ! {
-    // The only caller; a second one would end here as well.
-    let Some(mut peripherals) = cortex_m::Peripherals::take() else { fail("started twice") };
-    console::start();
-    volatile::paint_stack();
-    let mut text = [0; semihosting::COMMAND_LINE_MAX];
-    let options = match Options::parse(semihosting::command_line(&mut text)) {
-        Ok(options) => options,
-        Err(word) => fail(word),
-    };
-    start_systick(&mut peripherals.SYST);
-    mpu::guard(&mut peripherals.MPU);
-    ram::fill(options.seed);
-
-    let (Some(mut nic), Some(spare)) = (live::nic(), live::nic()) else { fail("no registers") };
-    let seen = live::use_it(&mut nic, &mut systick(), &options);
-    if dump::arm(&options, spare).is_none() {
-        fail("the dump could not be armed");
+    if let Some(mut peripherals) = cortex_m::Peripherals::take() {
+        start_systick(&mut peripherals.SYST);
     }
-    Line::begin("GUEST-READY")
-        .ranges("volatile", &[volatile::section()], false)
-        .ranges("ram", &[ram::RAM], true)
-        .text("nic", "lan9118")
-        .text("image", "flat")
-        .number("seed", options.seed.into())
-        .number("live_sent", seen.sent)
-        .number("live_received", seen.received)
-        .end();
-    death::die(options.crash, &mut nic)
+    harness::main()
 }
 
-/// Ends a start that cannot go on: says why, and leaves QEMU with a failure.
-fn fail(why: &str) -> ! {
-    console::write("guest: fatal: ");
-    console::write(why);
-    console::write("\n");
-    semihosting::exit(false)
+/// A driver that has touched nothing yet.
+fn nic() -> Option<Lan9118> {
+    /// Where the board has the chip.
+    const REGISTERS: usize = 0x4020_0000;
+    // SAFETY: the chip's registers. Two drivers know them, one after the other: the
+    // living firmware's until the crash, the dump's from then on.
+    unsafe { Mmio::at(REGISTERS, WINDOW_LEN) }.map(Lan9118::new)
 }
 
 /// SysTick at the core's clock, from its largest value.

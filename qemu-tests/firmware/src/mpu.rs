@@ -3,6 +3,7 @@
 //! 0, and a stack that has grown too long.
 
 use cortex_m::peripheral::MPU;
+use cortex_m::peripheral::mpu::RegisterBlock;
 
 use crate::ram::{APP_STACK_LEN, RAM};
 
@@ -17,7 +18,9 @@ const NONE: u32 = 1 << 28;
 const MEMORY: u32 = 0b110 << 16;
 
 /// Protects both for good.
-pub(crate) fn guard(mpu: &mut MPU) {
+pub(crate) fn guard() {
+    // SAFETY: boot code; nothing else uses the MPU.
+    let mpu = unsafe { &*MPU::PTR };
     region(mpu, 0, 0, 4 << 20, READ_ONLY);
     region(mpu, 1, RAM.1 as u32 - APP_STACK_LEN as u32, GUARD_LEN, NONE);
     /// On but in fault handlers, with the default map for the rest.
@@ -29,7 +32,7 @@ pub(crate) fn guard(mpu: &mut MPU) {
 }
 
 /// A region of a power of two `len`, aligned to it.
-fn region(mpu: &mut MPU, number: u32, base: u32, len: u32, access: u32) {
+fn region(mpu: &RegisterBlock, number: u32, base: u32, len: u32, access: u32) {
     // SAFETY: the MPU is off until `guard` is done.
     unsafe { mpu.rnr.write(number) };
     // SAFETY: likewise.
@@ -37,12 +40,4 @@ fn region(mpu: &mut MPU, number: u32, base: u32, len: u32, access: u32) {
     let size = len.trailing_zeros() - 1;
     // SAFETY: likewise.
     unsafe { mpu.rasr.write(access | MEMORY | size << 1 | 1) };
-}
-
-/// Off: the guard is RAM, and part of the image.
-pub(crate) fn off() {
-    // SAFETY: the control register alone; without the MPU the default map holds.
-    unsafe { (*MPU::PTR).ctrl.write(0) };
-    cortex_m::asm::dsb();
-    cortex_m::asm::isb();
 }

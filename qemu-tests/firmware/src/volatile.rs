@@ -15,7 +15,7 @@ const NEEDS: Needs = memory_needed(&Limits::SMALLEST);
 /// Enough for an ack or an ARP packet; longer frames are dropped.
 const RX_LEN: usize = 128;
 /// The dump's own stack.
-pub(crate) const STACK_LEN: usize = 8192;
+pub(crate) const STACK_LEN: usize = 2048;
 
 #[unsafe(link_section = ".volatile")]
 static WINDOW: Reserved<[Slot; NEEDS.slots]> = Reserved::new([Slot::EMPTY; NEEDS.slots]);

@@ -2,6 +2,7 @@
 //! FIFOs and no DMA. It has no rings that the dead could have spoiled; a soft
 //! reset empties the FIFOs, whatever was half written to them.
 
+#[cfg(feature = "harness")]
 mod death;
 pub(crate) mod registers;
 
