@@ -64,11 +64,7 @@ impl Transmitter {
     }
 
     /// Sends up to `most` frames and rings the doorbell once.
-<<<<<<< HEAD
-=======
     #[inline(never)]
-    #[allow(clippy::too_many_arguments, reason = "the parts are borrowed from one dump")]
->>>>>>> 16774e8 (A small machine's stack: an attempt's state lies in the armed memory, outcomes are written in place; what the smallest firmware costs)
     pub(crate) fn send(
         &mut self,
         now: Instant,
