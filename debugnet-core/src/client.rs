@@ -9,11 +9,14 @@
 
 use core::net::Ipv4Addr;
 
+use zerocopy::network_endian::{U32, U64};
+
 use crate::addr::MacAddr;
 use crate::nic::HEADER_MAX;
 use crate::peer::{Endpoints, Envelope, Peer, Received};
-use crate::session::{Heard, Session};
+use crate::session::{Heard, Message, Session};
 use crate::time::Instant;
+use crate::wire::debugnet::MessageHeader;
 
 /// Peer and session.
 #[derive(Debug)]
@@ -87,6 +90,18 @@ impl<'m> Client<'m> {
     /// is received. `None` while the next hop is not known.
     pub(crate) fn open(&self, envelope: &mut Envelope) -> Option<()> {
         envelope.open(&self.peer, self.session.server_port().unwrap_or(self.herald_port))
+    }
+}
+
+/// The header of a message under this sequence number.
+#[inline]
+pub(crate) fn header(message: &Message, seqno: u32) -> MessageHeader {
+    MessageHeader {
+        kind: U32::new(message.kind),
+        seqno: U32::new(seqno),
+        offset: U64::new(message.offset),
+        len: U32::new(u32::from(message.len)),
+        aux2: U32::new(message.aux2),
     }
 }
 

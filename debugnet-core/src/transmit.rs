@@ -2,7 +2,7 @@
 //! fetched from, and every copy of one.
 
 use crate::addr::PhysRange;
-use crate::client::Client;
+use crate::client::{Client, header};
 use crate::dump::{DumpSource, FailureKind, Gap, Gaps, ReadFault, Reason, stage};
 use crate::nic::{
     Capabilities, Checksum, ChecksumOffload, HEADER_MAX, Nic, Payload, PayloadKind, TxError,
@@ -143,7 +143,9 @@ impl Transmitter {
                 }
             }
             Stored::Range(_) => self.bounce(session, id, road),
-            Stored::None => Ok(self.frame(message, seqno, road.nic, road.caps, Payload::None)?),
+            Stored::None => {
+                Ok(self.frame_apart(message, seqno, road.nic, road.caps, Payload::None)?)
+            }
             Stored::Cell(cell) => self.cell(message, seqno, road, cell),
         }
     }
@@ -162,11 +164,11 @@ impl Transmitter {
         let sent = match road.caps.payload {
             PayloadKind::Bytes => {
                 let bytes = Payload::Bytes(pool.bytes(cell, len));
-                self.frame(message, seqno, nic, road.caps, bytes)
+                self.frame_apart(message, seqno, nic, road.caps, bytes)
             }
             PayloadKind::Dma => {
                 let Some(range) = pool.phys(cell, len) else { return Err(unreachable) };
-                self.frame(message, seqno, nic, road.caps, Payload::Dma(&[range]))
+                self.frame_apart(message, seqno, nic, road.caps, Payload::Dma(&[range]))
             }
         };
         // A cell is the last resort: if the device cannot reach even that, the target is lost.
@@ -194,7 +196,7 @@ impl Transmitter {
             road.pool.release(cell, TxTicket::NONE, TxTicket::NONE);
             self.leave_out(&mut message, fault);
             session.replace(id, message);
-            return Ok(self.frame(&message, seqno, road.nic, road.caps, Payload::None)?);
+            return Ok(self.frame_apart(&message, seqno, road.nic, road.caps, Payload::None)?);
         }
         message.sum = Some(payload_sum(road.pool.bytes(cell, len)));
         let result = self.cell(&message, seqno, road, cell);
@@ -233,6 +235,19 @@ impl Transmitter {
         message.sum = Some(0);
     }
 
+    /// [`Transmitter::frame`] once for all who seldom need it.
+    fn frame_apart(
+        &mut self,
+        message: &Message,
+        seqno: u32,
+        nic: &mut dyn Nic,
+        caps: &Capabilities,
+        payload: Payload<'_>,
+    ) -> Result<TxTicket, TxError> {
+        self.frame(message, seqno, nic, caps, payload)
+    }
+
+    #[inline(always)]
     fn frame(
         &mut self,
         message: &Message,
@@ -245,14 +260,14 @@ impl Transmitter {
             ChecksumOffload::Insert => UdpSum::Offload,
             ChecksumOffload::None => UdpSum::Payload(message.sum.unwrap_or(0)),
         };
-        let Some((header, start)) = self.envelope.fill(&message.header(seqno), sum) else {
+        let Some((headers, start)) = self.envelope.fill(&header(message, seqno), sum) else {
             return Err(TxError::Full);
         };
         let checksum = match sum {
             UdpSum::Offload => Checksum::Insert { start, offset: UdpHeader::CHECKSUM_OFFSET },
             UdpSum::Payload(_) => Checksum::Complete,
         };
-        nic.transmit(&TxFrame { header, payload, checksum })
+        nic.transmit(&TxFrame { header: headers, payload, checksum })
     }
 }
 

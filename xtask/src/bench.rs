@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -43,33 +43,42 @@ const INSTRUCTIONS_MAX: f64 = 1000.0;
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let rows = simulated(args)?;
-    let (mut qemu, mut cost, mut server) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut qemu, mut cost) = (Vec::new(), Vec::new());
+    let (mut copies, mut server) = (Vec::new(), Vec::new());
+    let mut missing = Vec::new();
     if args.only.is_none() {
-        server = intake::rows().unwrap_or_else(|error| skipped("server rows", &error));
-        qemu = in_qemu().unwrap_or_else(|error| skipped("QEMU rows", &error));
-        cost = instructions().unwrap_or_else(|error| skipped("instructions", &error));
+        let mut measured = |what, rows: Result<Vec<Value>>| {
+            rows.unwrap_or_else(|error| {
+                eprintln!("skipped: {what}: {error:#}");
+                missing.push(what);
+                Vec::new()
+            })
+        };
+        server = measured("server rows", intake::rows());
+        qemu = measured("QEMU rows", in_qemu());
+        copies = measured("copies", bytes_touched());
+        cost = measured("instructions", instructions());
     }
-    let mut below: Vec<&str> = Vec::new();
-    for row in rows.iter().chain(&qemu).chain(&cost).chain(&server) {
-        if row["ok"] == json!(false) {
-            below.push(row["scenario"].as_str().unwrap_or("?"));
-        }
-    }
+    let below: Vec<&str> = (rows.iter().chain(&qemu).chain(&cost).chain(&server))
+        .filter(|row| row["ok"] == json!(false))
+        .map(|row| row["scenario"].as_str().unwrap_or("?"))
+        .collect();
     if args.only.is_none() && args.mib >= REPORTED_MIB {
-        report(&rows, &qemu, &cost)?;
+        report(&rows, &qemu, &cost, &copies)?;
     }
     if args.json {
-        println!("{}", json!({ "rows": rows, "qemu": qemu, "cost": cost, "server": server }));
+        let all = json!({
+            "rows": rows, "qemu": qemu, "cost": cost, "copies": copies, "server": server,
+        });
+        println!("{all}");
+    }
+    if args.check && !missing.is_empty() {
+        bail!("not measured, so not checked: {}", missing.join(", "));
     }
     if args.check && !below.is_empty() {
         bail!("below the gate: {}", below.join(", "));
     }
     Ok(())
-}
-
-fn skipped(what: &str, error: &anyhow::Error) -> Vec<Value> {
-    eprintln!("skipped: {what}: {error:#}");
-    Vec::new()
 }
 
 fn number(row: &Value, key: &str) -> f64 {
@@ -150,45 +159,76 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
-/// Instructions in the core for each data packet: all that `Dump::poll` runs,
-/// less what the NIC and the clock of the measuring program run.
-fn instructions() -> Result<Vec<Value>> {
-    ensure!(
-        Command::new("valgrind").arg("--version").stdout(Stdio::null()).status().is_ok(),
-        "valgrind is missing"
-    );
-    // One unit, as a kernel is built, but without inlining across crates: the
-    // names of the core's functions are what is counted by.
+/// The measuring program, built as a kernel is, in one unit, but without
+/// inlining across crates: the names of the core's functions are what is counted by.
+fn cost_program() -> Result<PathBuf> {
     let mut build = cargo::cargo();
     let dir = cargo::target_dir()?.join("cost");
     build.args(["build", "-p", "netsim", "--release", "--bin", "cost", "--target-dir"]).arg(&dir);
     build.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1");
     cargo::run(&mut build)?;
-    let program = dir.join("release/cost");
+    Ok(dir.join("release/cost"))
+}
+
+/// Payload bytes that the CPU reads and copies for each MiB of frozen memory, for each kind of NIC.
+fn bytes_touched() -> Result<Vec<Value>> {
+    let program = cost_program()?;
     let mut rows = Vec::new();
-    for (slots, loss) in [(64, 0), (64, 1), (1024, 0), (4096, 0), (4096, 1)] {
-        let each = count(&program, &dir.join("callgrind.out"), slots, loss)?;
-        eprintln!("{each:.0} instructions a packet, {slots} slots, {loss} % loss");
+    for (nic, what) in [
+        ("sums", "fetches payloads and sums"),
+        ("fetches", "fetches payloads and does not sum"),
+        ("bytes", "takes bytes"),
+    ] {
+        let output = Command::new(&program).args(["1024", "1", nic]).output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let counts: Value = serde_json::from_slice(&output.stdout)?;
+        let mib = number(&counts, "dump_bytes") / f64::from(1 << 20);
         rows.push(json!({
-            "scenario": format!("cost-{slots}-loss{loss}"),
-            "instructions": each,
-            "gate": INSTRUCTIONS_MAX,
-            "ok": each <= INSTRUCTIONS_MAX,
+            "nic": what,
+            "read_per_mib": (number(&counts, "bytes_read") / mib).round(),
+            "copied_per_mib": (number(&counts, "bytes_copied") / mib).round(),
+            "slot_bytes": counts["slot_bytes"],
         }));
     }
     Ok(rows)
 }
 
-fn count(program: &Path, out: &Path, slots: u32, loss: u32) -> Result<f64> {
+/// Instructions in the core for each data packet: all that `Dump::poll` runs,
+/// less what the NIC, the clock and the source of the measuring program run.
+fn instructions() -> Result<Vec<Value>> {
+    ensure!(
+        Command::new("valgrind").arg("--version").stdout(Stdio::null()).status().is_ok(),
+        "valgrind is missing"
+    );
+    let program = cost_program()?;
+    let mut rows = Vec::new();
+    for slots in [64, 1024, 4096] {
+        for loss in [0, 1] {
+            let each = count(&program, slots, loss, "sums")?;
+            eprintln!("{each:.0} instructions a packet, {slots} slots, {loss} % loss");
+            rows.push(json!({
+                "scenario": format!("cost-{slots}-loss{loss}"),
+                "instructions": each.round(),
+                "gate": INSTRUCTIONS_MAX,
+                "ok": each <= INSTRUCTIONS_MAX,
+            }));
+        }
+    }
+    let each = count(&program, 1024, 0, "fetches")?;
+    eprintln!("{each:.0} instructions a packet where the CPU sums");
+    rows.push(json!({"scenario": "cost-1024-loss0-software-sum", "instructions": each.round()}));
+    Ok(rows)
+}
+
+fn count(program: &Path, slots: u32, loss: u32, nic: &str) -> Result<f64> {
+    let out = program.with_extension("callgrind");
     let mut callgrind = Command::new("valgrind");
     callgrind.arg("--tool=callgrind").arg("--toggle-collect=*Dump*poll*");
     callgrind.arg(format!("--callgrind-out-file={}", out.display()));
-    callgrind.arg(program).args([slots.to_string(), loss.to_string()]);
+    callgrind.arg(program).args([&slots.to_string(), &loss.to_string(), nic]);
     let output = callgrind.output().context("running valgrind")?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let printed = String::from_utf8_lossy(&output.stdout);
-    let messages: f64 =
-        printed.split_whitespace().next().and_then(|text| text.parse().ok()).context("no count")?;
+    let counts: Value = serde_json::from_slice(&output.stdout).context("no count")?;
     let listing = Command::new("callgrind_annotate")
         .args(["--threshold=100", "--show-percs=no"])
         .arg(out)
@@ -207,15 +247,15 @@ fn count(program: &Path, out: &Path, slots: u32, loss: u32) -> Result<f64> {
             foreign += own;
         }
     }
-    ensure!(total > 0.0, "the profiler saw nothing of Dump::poll");
-    Ok((total - foreign) / messages)
+    ensure!(total > 0.0 && foreign > 0.0, "the profiler saw nothing of Dump::poll");
+    Ok((total - foreign) / number(&counts, "messages"))
 }
 
 const BEGIN: &str = "<!-- bench:begin -->";
 const END: &str = "<!-- bench:end -->";
 
 /// Replaces the generated part of docs/performance.md, and the plots beside it.
-fn report(rows: &[Value], qemu: &[Value], cost: &[Value]) -> Result<()> {
+fn report(rows: &[Value], qemu: &[Value], cost: &[Value], copies: &[Value]) -> Result<()> {
     let docs = cargo::root().join("docs");
     let path = docs.join("performance.md");
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
@@ -228,16 +268,12 @@ fn report(rows: &[Value], qemu: &[Value], cost: &[Value]) -> Result<()> {
         let gate =
             row["gate"].as_f64().map_or(String::new(), |gate| format!("{:.0} %", gate * 100.0));
         table += &format!(
-            "| `{}` | {:.1} | {:.1} | {:.1} % | {gate} | {} | {} | {} | {:.2} % |\n",
+            "| `{}` | {:.1} | {:.1} | {:.1} % | {gate} | {:.2} | {} | {} | {:.2} % |\n",
             row["scenario"].as_str().unwrap_or("?"),
             number(row, "limit_mb_s"),
             number(row, "ours_mb_s"),
             100.0 * number(row, "share"),
-            if number(row, "burst_mb_s") > 0.0 {
-                format!("{:.2}", number(row, "burst_mb_s"))
-            } else {
-                String::new()
-            },
+            number(row, "burst_mb_s"),
             row["slots"],
             row["retransmits"],
             100.0 * number(row, "drop_share"),
@@ -255,6 +291,17 @@ fn report(rows: &[Value], qemu: &[Value], cost: &[Value]) -> Result<()> {
         for row in cost {
             let name = row["scenario"].as_str().unwrap_or("?");
             table += &format!("| `{name}` | {:.0} |\n", number(row, "instructions"));
+        }
+    }
+    if !copies.is_empty() {
+        table += "\n| a NIC that | bytes read a MiB | bytes copied a MiB |\n|---|---|---|\n";
+        for row in copies {
+            table += &format!(
+                "| {} | {} | {} |\n",
+                row["nic"].as_str().unwrap_or("?"),
+                number(row, "read_per_mib"),
+                number(row, "copied_per_mib"),
+            );
         }
     }
     fs::write(&path, format!("{head}{BEGIN}\n{table}\n{END}{tail}"))?;

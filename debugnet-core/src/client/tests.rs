@@ -5,8 +5,8 @@ use core::net::Ipv4Addr;
 use std::fs::File;
 
 use crate::peer::{UdpSum, payload_sum};
-use crate::session::{Message, SPAN, Slot, Stored};
-use crate::wire::debugnet::{self, Ack, MessageHeader};
+use crate::session::{SPAN, Slot, Stored};
+use crate::wire::debugnet::{self, Ack};
 use pcap_file::pcap::PcapReader;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -67,19 +67,19 @@ fn recorded_exchanges() {
                 assert_eq!(buf[..len], frame[..len], "{name}: ARP");
                 client.on_control_sent(now);
             } else if from_client {
-                let (header, payload) = MessageHeader::parse(&frame[HEADERS..]).unwrap();
-                let seqno = header.seqno.get();
+                let (found, payload) = MessageHeader::parse(&frame[HEADERS..]).unwrap();
+                let seqno = found.seqno.get();
                 let message = Message {
-                    kind: header.kind.get(),
-                    aux2: header.aux2.get(),
-                    offset: header.offset.get(),
+                    kind: found.kind.get(),
+                    aux2: found.aux2.get(),
+                    offset: found.offset.get(),
                     len: payload.len() as u16,
                     stored: Stored::None,
                     sum: Some(payload_sum(payload)),
                 };
                 let sum = UdpSum::Payload(payload_sum(payload));
                 client.open(&mut envelope).unwrap();
-                let (made, _) = envelope.fill(&message.header(seqno), sum).unwrap();
+                let (made, _) = envelope.fill(&header(&message, seqno), sum).unwrap();
                 assert_eq!(*made, frame[..HEADERS + 24], "{name}: message {seqno}");
                 headers += 1;
                 sent.insert(seqno);

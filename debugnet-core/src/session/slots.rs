@@ -5,13 +5,10 @@
 //! Every operation is O(1). Indices are checked on every access, so damaged
 //! links end in a lost slot, never in a panic.
 
-use zerocopy::network_endian::{U32, U64};
-
 use crate::addr::PhysRange;
 use crate::nic::TxTicket;
 use crate::pool::CellId;
 use crate::time::Instant;
-use crate::wire::debugnet::MessageHeader;
 
 /// Index of no slot.
 const NIL: u16 = u16::MAX;
@@ -46,19 +43,6 @@ pub struct Message {
     pub stored: Stored,
     /// Folded ones' complement sum of the payload, where the NIC does not compute it.
     pub sum: Option<u16>,
-}
-
-impl Message {
-    /// Its header on the wire, under this sequence number.
-    pub(crate) fn header(&self, seqno: u32) -> MessageHeader {
-        MessageHeader {
-            kind: U32::new(self.kind),
-            seqno: U32::new(seqno),
-            offset: U64::new(self.offset),
-            len: U32::new(u32::from(self.len)),
-            aux2: U32::new(self.aux2),
-        }
-    }
 }
 
 /// Room for one message in flight, in the caller's memory. Start from [`Slot::EMPTY`].

@@ -30,7 +30,6 @@ struct Scenario {
     gate: Option<f64>,
     /// Largest share of packets the bottleneck or server may drop.
     drops: Option<f64>,
-    runs_burst: bool,
 }
 
 impl Scenario {
@@ -48,7 +47,6 @@ impl Scenario {
             slots: if rtt_us >= 10_000 { 4096 } else { 1024 },
             gate: None,
             drops: None,
-            runs_burst: rate_bps == GBIT,
         }
     }
 
@@ -208,7 +206,7 @@ fn main() {
         let frames = median(rows.iter().map(|row| row.frames as f64).collect());
         let retransmits = median(rows.iter().map(|row| row.retransmits as f64).collect());
         let identical = rows.iter().all(|row| row.identical);
-        let burst = if scenario.runs_burst { burst_mb_s(scenario, &ram, mib << 20) } else { 0.0 };
+        let burst = burst_mb_s(scenario, &ram, mib << 20);
         let share = ours / limit;
         let fast = scenario.gate.is_none_or(|gate| share >= gate);
         let few = scenario.drops.is_none_or(|most| drops / frames <= most);
