@@ -134,6 +134,20 @@ mod tests {
         arm(Config::parse("server=10.0.0.1").unwrap(), memory).map(|_| ())
     }
 
+    /// With what the dump itself takes on its caller's stack or in its statics.
+    #[test]
+    fn memory_stays_within_what_was_promised() {
+        let own = size_of::<Armed<'_>>() + size_of::<crate::Dump<'_, '_>>();
+        let default = memory_needed(&Limits::DEFAULT);
+        let without_cells = default.total_bytes - default.cell_bytes + own;
+        assert!(without_cells <= 256 << 10, "{without_cells} bytes without cells");
+        let smallest = memory_needed(&Limits::SMALLEST).total_bytes + own;
+        assert!(smallest <= 16 << 10, "{smallest} bytes");
+        // The smallest is one that `arm` takes.
+        let Needs { slots, index, cell_bytes, rx, .. } = memory_needed(&Limits::SMALLEST);
+        assert_eq!(try_arm(slots, index, cell_bytes, rx), Ok(()));
+    }
+
     #[test]
     fn memory_is_checked() {
         assert_eq!(try_arm(16, 128, 1448, 128), Ok(()));
