@@ -32,6 +32,8 @@ pub(crate) struct Client<'m> {
 pub(crate) enum Event {
     /// The next hop is known.
     Resolved(MacAddr),
+    /// It was a wrong one, and is this.
+    Moved(MacAddr),
     /// Another station claims our address.
     Conflict { mac: MacAddr, ip: Ipv4Addr },
     /// The session heard something.
@@ -57,6 +59,7 @@ impl<'m> Client<'m> {
                 Some(Event::Session(self.session.handle_datagram(now, port, payload)))
             }
             Received::Resolved(mac) => Some(Event::Resolved(mac)),
+            Received::Moved(mac) => Some(Event::Moved(mac)),
             Received::Conflict(mac) => Some(Event::Conflict { mac, ip: self.peer.ends().client }),
             Received::BadChecksum => {
                 self.bad_checksums = self.bad_checksums.saturating_add(1);
@@ -67,7 +70,13 @@ impl<'m> Client<'m> {
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        let timeouts = self.session.counters().timeouts;
         self.session.handle_timeout(now);
+        if self.session.server_port().is_some() {
+            self.peer.trust();
+        } else if self.session.counters().timeouts != timeouts {
+            self.peer.doubt();
+        }
     }
 
     pub(crate) fn poll_timeout(&self, now: Instant) -> Instant {

@@ -1,8 +1,10 @@
 //! The next hop, and the headers in front of every datagram to the server.
 //!
 //! Resolution asks for the server first, then for the gateway, in turn until
-//! the caller's patience ends. The first reply from either counts and is kept
-//! for the whole dump. Requests for our own address are answered at any time:
+//! the caller's patience ends. The first reply from either counts. ARP has no
+//! checksum and no proof of its sender, so while the server answers no herald
+//! it is asked for again with each, and another reply may take the first one's
+//! place; once it answers, the next hop is kept for the whole dump. Requests for our own address are answered at any time:
 //! otherwise the server forgets us in mid-dump.
 
 mod envelope;
@@ -44,6 +46,8 @@ pub(crate) enum Received<'f> {
     Ignored,
     /// The next hop is known from now on.
     Resolved(MacAddr),
+    /// The next hop was a wrong one, and is this from now on.
+    Moved(MacAddr),
     /// Somebody asked for our address; the answer goes out next.
     Asked,
     /// Somebody else claims our address.
@@ -79,6 +83,10 @@ pub(crate) struct Peer {
     /// Sum of the pseudo header without a length, folded: the same both ways.
     pseudo: u16,
     next_hop: Option<MacAddr>,
+    /// Nothing was heard through the next hop: other replies count too.
+    in_doubt: bool,
+    /// Another request is due at `ask_at`.
+    asks: bool,
     /// Requests sent so far, and when the next is due.
     asked: u32,
     ask_at: Instant,
@@ -97,6 +105,8 @@ impl Peer {
             pseudo: pseudo_header_v4(ends.client, ends.server, 0).folded(),
             ends,
             next_hop: None,
+            in_doubt: false,
+            asks: true,
             asked: 0,
             ask_at: Instant::ZERO,
             reply_to: None,
@@ -125,7 +135,7 @@ impl Peer {
     pub(crate) fn poll_timeout(&self, now: Instant) -> Instant {
         if self.reply_to.is_some() {
             now
-        } else if self.next_hop.is_none() {
+        } else if self.asks {
             self.ask_at
         } else {
             Instant::NEVER
@@ -137,7 +147,7 @@ impl Peer {
         let own = (self.ends.mac, self.ends.client);
         let (destination, packet) = if let Some((mac, ip)) = self.reply_to {
             (mac, ArpPacket::new(arp::REPLY, own, (mac, ip)))
-        } else if self.next_hop.is_none() && now >= self.ask_at {
+        } else if self.asks && now >= self.ask_at {
             let target = (MacAddr::ZERO, self.asking_for());
             (MacAddr::BROADCAST, ArpPacket::new(arp::REQUEST, own, target))
         } else {
@@ -155,7 +165,20 @@ impl Peer {
             let wait_us = Self::WAITS_US.get(self.asked as usize & 3).copied().unwrap_or(0);
             self.asked = self.asked.wrapping_add(1);
             self.ask_at = now.after(wait_us);
+            self.asks = self.next_hop.is_none();
         }
+    }
+
+    /// The next hop was of no use so far: one more request, and its answer counts.
+    pub(crate) fn doubt(&mut self) {
+        self.in_doubt = true;
+        self.asks = true;
+    }
+
+    /// The next hop leads to the server.
+    pub(crate) fn trust(&mut self) {
+        self.in_doubt = false;
+        self.asks = false;
     }
 
     fn put_ethernet(&self, writer: &mut Writer<'_>, destination: MacAddr, ethertype: u16) {
@@ -214,13 +237,19 @@ impl Peer {
                 Some(Received::Asked)
             }
             arp::REPLY
-                if self.next_hop.is_none()
-                    && target == self.ends.client
+                if target == self.ends.client
                     && (sender == self.ends.server || Some(sender) == self.ends.gateway)
                     && self.asked != 0 =>
             {
-                self.next_hop = Some(packet.sender_mac);
-                Some(Received::Resolved(packet.sender_mac))
+                let mac = packet.sender_mac;
+                let received = match self.next_hop {
+                    None => Received::Resolved(mac),
+                    Some(known) if self.in_doubt && known != mac => Received::Moved(mac),
+                    Some(_) => return None,
+                };
+                self.next_hop = Some(mac);
+                self.asks = false;
+                Some(received)
             }
             _ => None,
         }

@@ -84,6 +84,26 @@ fn first_reply_from_server_or_gateway_counts() {
     }
 }
 
+/// A damaged or forged reply is put right when the server does not answer.
+#[test]
+fn a_next_hop_in_doubt_is_asked_for_again() {
+    let other = MacAddr([2, 9, 9, 9, 9, 9]);
+    let reply = |mac| arp(arp::REPLY, (mac, SERVER), CLIENT, OWN);
+    let mut peer = Peer::new(ends(None));
+    ask(&mut peer, Instant::ZERO).unwrap();
+    assert_eq!(peer.handle_frame(&reply(other)), Received::Resolved(other));
+    let later = Instant::from_micros(1_000_000);
+    assert_eq!(ask(&mut peer, later), None, "it is known");
+    peer.doubt();
+    assert_eq!(ask(&mut peer, later), Some(SERVER));
+    assert_eq!(ask(&mut peer, later.after(10_000_000)), None, "once");
+    assert_eq!(peer.handle_frame(&reply(other)), Received::Ignored, "nothing new");
+    assert_eq!(peer.handle_frame(&reply(SERVER_MAC)), Received::Moved(SERVER_MAC));
+    peer.trust();
+    assert_eq!(peer.handle_frame(&reply(other)), Received::Ignored, "the server was heard");
+    assert_eq!(peer.next_hop(), Some(SERVER_MAC));
+}
+
 #[test]
 fn requests_for_us_are_answered_to_the_asker() {
     let mut peer = Peer::new(ends(None));

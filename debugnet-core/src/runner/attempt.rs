@@ -273,6 +273,8 @@ impl Dump<'_, '_> {
                     self.heard_at = now;
                     io.observer.event(now, &Event::Resolved(mac));
                 }
+                // No sign of life: it may be as wrong as the one before.
+                Some(Heard::Moved(mac)) => io.observer.event(now, &Event::Resolved(mac)),
                 Some(Heard::Conflict { mac, ip }) => {
                     io.observer.event(now, &Event::AddressConflict { mac, ip });
                 }
