@@ -250,16 +250,22 @@ typedef struct {
   uint64_t dump_bytes;
   // Of these, acknowledged.
   uint64_t acked_bytes;
+  // Of these, sent, each counted once.
+  uint64_t sent_bytes;
   // Of these, zeros that were left out.
   uint64_t zero_bytes;
   // Of these, lost: given up before they were acknowledged.
   uint64_t hole_bytes;
   // Of these, not sent: unreadable, or kept out.
   uint64_t not_sent_bytes;
-  // Frames sent again.
+  // Messages sent, those sent again included.
+  uint32_t transmissions;
+  // Of these, sent again.
   uint32_t retransmits;
   // Time from the first step to the last, in microseconds.
   uint64_t elapsed_us;
+  // Of that, from the first data sent to the last acknowledged.
+  uint64_t data_us;
   // The device confirmed that it does no DMA any more. Not 0: yes.
   uint8_t nic_stopped;
 } debugnet_outcome_t;

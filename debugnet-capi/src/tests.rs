@@ -264,11 +264,14 @@ const NOTHING: Outcome = Outcome {
     verdict: Verdict::Failed,
     dump_bytes: 0,
     acked_bytes: 0,
+    sent_bytes: 0,
     zero_bytes: 0,
     hole_bytes: 0,
     not_sent_bytes: 0,
+    transmissions: 0,
     retransmits: 0,
     elapsed_us: 0,
+    data_us: 0,
     nic_stopped: 0,
 };
 

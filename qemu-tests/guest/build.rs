@@ -15,10 +15,12 @@ fn main() {
         return;
     }
     let root = env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
+    #[cfg(feature = "c")]
+    compile_c(&root);
     let script = format!("{root}/{SCRIPT}");
     // The same objects at two places: virtual addresses equal to physical
     // ones, and in the top 2 GiB, which PIC code can be linked for as well.
-    let kernels = [("guest", "0"), ("guest-higher-half", "0xffffffff80000000")];
+    let kernels = [("guest", "0"), ("guest-c", "0"), ("guest-higher-half", "0xffffffff80000000")];
     if env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("none") {
         // Here rustc calls the linker itself, without a C compiler between.
         for (kernel, virt_offset) in kernels {
@@ -45,6 +47,24 @@ fn main() {
         println!("cargo:rustc-link-arg-bins={argument}");
     }
     println!("cargo:rustc-link-arg-bins=-Wl,{script}");
+}
+
+/// The crash path in C, an example of `debugnet-capi`.
+#[cfg(feature = "c")]
+fn compile_c(root: &str) {
+    let capi = format!("{root}/../../debugnet-capi");
+    let mut build = cc::Build::new();
+    for name in ["virtio_mmio.c", "crash.c"] {
+        let file = format!("{capi}/examples/{name}");
+        println!("cargo:rerun-if-changed={file}");
+        build.file(file);
+    }
+    build.include(format!("{capi}/include")).std("c99").pic(false);
+    // As freestanding code: no libc, no guard words, no landing pads.
+    for flag in ["-ffreestanding", "-fno-stack-protector", "-fcf-protection=none"] {
+        build.flag(flag);
+    }
+    build.compile("crash_c");
 }
 
 /// The profile's directory in `TARGET_DIR/[TRIPLE/]PROFILE/build/PACKAGE-HASH/out`.

@@ -135,7 +135,7 @@ impl Board {
     /// # Errors
     /// What does not fit, and what would.
     pub fn check(&self, machine: &Machine) -> Result<(), Misfit> {
-        let Machine { nic, memory_mib, mtu, mapping, cpus, image, .. } = machine;
+        let Machine { nic, memory_mib, mtu, mapping, client, cpus, image, .. } = machine;
         let name = self.name;
         let wrong = |what: String| Err(Misfit(what));
         if !self.nics.contains(&nic.as_str()) {
@@ -156,6 +156,11 @@ impl Board {
         }
         if self.guest != Guest::Kernel && (mapping != "identity" || *cpus != 1) {
             return wrong(format!("{name} has one CPU, and one mapping, identity"));
+        }
+        // What `debugnet-capi/examples` has a driver for.
+        let in_c = ("microvm", "virtio-net-device", "flat", "identity");
+        if client == "c" && (name, nic.as_str(), image.as_str(), mapping.as_str()) != in_c {
+            return wrong("the client in C takes microvm, virtio-net-device, image flat".into());
         }
         Ok(())
     }

@@ -86,6 +86,12 @@ impl Case {
         self.named("higher-half")
     }
 
+    fn in_c(mut self) -> Self {
+        self.machine.client = "c".into();
+        self.machine.image = "flat".into();
+        self.named("c")
+    }
+
     fn two_cpus(mut self) -> Self {
         self.machine.cpus = 2;
         self.named("2cpus")
@@ -256,6 +262,7 @@ pub fn cases(full: bool) -> Vec<Case> {
             Case::new("q35", "igb", 32, 1500, 1, "driver-lock").higher_half(),
             Case::new("microvm", "virtio-net-device", 32, 4148, 0, "panic").two_cpus(),
             Case::new("microvm", "virtio-net-device-legacy", 32, 1500, 1, "driver-lock"),
+            Case::new("microvm", "virtio-net-device", 32, 1500, 1, "null").in_c(),
             Case::new("mps2-an385", "lan9118", 4, 1500, 1, "driver-lock"),
         ]
     };
@@ -320,6 +327,9 @@ fn everything() -> Vec<Case> {
         cases.push(Case::new("microvm", "virtio-net-device", 32, 4148, 0, crash).two_cpus());
         cases.push(Case::new("q35", nic, 32, 4148, 0, crash).higher_half().two_cpus());
     }
+    for (loss, crash) in [(0, "panic"), (1, "null"), (5, "stack")] {
+        cases.push(Case::new("microvm", "virtio-net-device", 32, 1500, loss, crash).in_c());
+    }
     // Split around the hole below 4 GiB.
     cases.push(Case::new("pc", nic, 4096, 4148, 0, "null"));
     let mut nested = Case::new("mps2-an385", "lan9118", 4, 1500, 0, "stack").named("nested");
@@ -334,7 +344,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::qemu::{IMAGES, MAPPINGS};
+    use crate::qemu::{CLIENTS, IMAGES, MAPPINGS};
 
     #[test]
     fn the_subset_covers_every_value() {
@@ -351,6 +361,8 @@ mod tests {
         assert!(IMAGES.iter().all(|name| images.contains(*name)));
         let mappings = all(|case| case.machine.mapping.clone());
         assert!(MAPPINGS.iter().all(|name| mappings.contains(*name)));
+        let clients = all(|case| case.machine.client.clone());
+        assert!(CLIENTS.iter().all(|name| clients.contains(*name)));
         assert_eq!(all(|case| case.machine.mtu.to_string()).len(), 2);
         assert_eq!(all(|case| case.link.loss.to_string()).len(), 2);
     }

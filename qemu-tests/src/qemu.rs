@@ -28,6 +28,8 @@ pub const CRASHES: &[&str] = &["null", "panic", "stack", "driver-lock"];
 /// Where the kernel's virtual addresses are: equal to the physical ones, or in the top 2 GiB. Each
 /// is a guest of its own.
 pub const MAPPINGS: &[&str] = &["identity", "higher-half"];
+/// What dumps: the library in Rust, or C code through its C interface. Each is a guest of its own.
+pub const CLIENTS: &[&str] = &["rust", "c"];
 /// What the guest's dump can look like.
 pub const IMAGES: &[&str] = &["elf", "flat", "freebsd"];
 /// Accelerators.
@@ -50,6 +52,8 @@ pub struct Machine {
     pub accel: String,
     /// One of [`MAPPINGS`].
     pub mapping: String,
+    /// One of [`CLIENTS`].
+    pub client: String,
     /// One of [`IMAGES`].
     pub image: String,
     /// Whether the guest keeps its keys out of the image.
@@ -77,6 +81,7 @@ impl Default for Machine {
             nic: "virtio-net-pci".into(),
             accel: "tcg".into(),
             mapping: "identity".into(),
+            client: "rust".into(),
             image: "elf".into(),
             redact: false,
             cpus: 1,

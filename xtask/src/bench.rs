@@ -117,7 +117,7 @@ fn simulated(args: &Args) -> Result<Vec<Value>> {
 fn in_qemu() -> Result<Vec<Value>> {
     let board = board(&Machine::default().machine).context("no such machine")?;
     let qemu = tools::qemu(board.program)?;
-    let guest = cargo::build_guest(board.guest, "identity")?;
+    let guest = cargo::build_guest(board.guest, "identity", "rust")?;
     let netdumpd = cargo::build_netdumpd()?;
     let losses = [0.0, 0.01];
     let mut goodput = [Vec::new(), Vec::new()];

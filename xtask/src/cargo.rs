@@ -89,12 +89,16 @@ fn build_with(mut command: Command, arguments: &[&str]) -> Result<PathBuf> {
     }
 }
 
-/// Builds a program that boots in QEMU, for one of the mappings. Its target is there: see [`tools::target`](crate::tools::target).
-pub(crate) fn build_guest(guest: Guest, mapping: &str) -> Result<PathBuf> {
+/// Builds the program that boots on this machine. Its target is there: see [`tools::target`](crate::tools::target).
+pub(crate) fn build_guest(guest: Guest, mapping: &str, client: &str) -> Result<PathBuf> {
     match guest {
         Guest::Kernel => {
-            let name = if mapping == "identity" { "guest" } else { "guest-higher-half" };
-            build(&["-p", "guest", "--profile", "guest", "--features", "kernel", "--bin", name])
+            let (features, name) = match (mapping, client) {
+                (_, "c") => ("kernel,c", "guest-c"),
+                ("identity", _) => ("kernel", "guest"),
+                _ => ("kernel", "guest-higher-half"),
+            };
+            build(&["-p", "guest", "--profile", "guest", "--features", features, "--bin", name])
         }
         Guest::Firmware => build_firmware(Build::Plain),
     }

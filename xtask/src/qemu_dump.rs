@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// Virtual addresses of the guest: identity, or higher-half for the top 2 GiB
     #[arg(long, value_name = "NAME", default_value = "identity", value_parser = values::mapping)]
     mapping: String,
+    /// What dumps in the guest: the library in Rust, or C code through its C interface
+    #[arg(long, value_name = "NAME", default_value = "rust", value_parser = values::client)]
+    client: String,
     /// What the dump looks like: elf, for debuggers; flat, RAM at its physical address; or freebsd
     /// [default: elf, if the guest makes it]
     #[arg(long, value_name = "NAME", value_parser = values::image)]
@@ -103,6 +106,7 @@ fn machine(args: &Args) -> Result<(Machine, &'static Board)> {
         nic: nic.to_owned(),
         accel: args.accel.clone(),
         mapping: args.mapping.clone(),
+        client: args.client.clone(),
         image: args.image.as_deref().unwrap_or(board.guest.images()[0]).to_owned(),
         redact: args.redact,
         cpus: args.cpus,
@@ -123,7 +127,7 @@ fn dump(args: &Args) -> Result<(RunReport, Machine, PathBuf)> {
         tools::target(target).with_context(|| format!("{} needs it", board.name))?;
     }
     let qemu = tools::qemu(board.program)?;
-    let guest = cargo::build_guest(board.guest, &machine.mapping)?;
+    let guest = cargo::build_guest(board.guest, &machine.mapping, &machine.client)?;
     let netdumpd = cargo::build_netdumpd()?;
     let out = match &args.out {
         Some(dir) => dir.clone(),

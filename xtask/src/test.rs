@@ -156,8 +156,8 @@ fn matrix(cases: Vec<Case>) -> Tally {
             tally.fail(format!("{name}: no such machine"));
             continue;
         };
-        let mapping = case.machine.mapping.clone();
-        let needs = (guest, emulator, mapping);
+        let (mapping, client) = (case.machine.mapping.clone(), case.machine.client.clone());
+        let needs = (guest, emulator, mapping, client);
         match programs.entry(needs.clone()).or_insert_with(|| programs_for(&needs)) {
             Ok(programs) => {
                 let begin = Instant::now();
@@ -233,7 +233,7 @@ enum Missing {
 }
 
 fn programs_for(
-    (guest, emulator, mapping): &(Guest, &'static str, String),
+    (guest, emulator, mapping, client): &(Guest, &'static str, String, String),
 ) -> Result<Programs, Missing> {
     let outside = |error: anyhow::Error| Missing::Outside(format!("{error:#}"));
     if let Some(target) = guest.target() {
@@ -242,7 +242,7 @@ fn programs_for(
     let qemu = tools::qemu(emulator).map_err(outside)?;
     let rest = || -> Result<Programs> {
         let out = cargo::target_dir()?.join("qemu-matrix");
-        let guest = cargo::build_guest(*guest, mapping)?;
+        let guest = cargo::build_guest(*guest, mapping, client)?;
         let netdumpd = cargo::build_netdumpd()?;
         Ok(Programs { qemu, guest, netdumpd, out })
     };

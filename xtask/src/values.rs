@@ -1,7 +1,7 @@
 //! Values of flags, with errors that say what would have been right.
 
 use qemu_tests::board;
-use qemu_tests::qemu::{ACCELERATORS, CRASHES, IMAGES, MAPPINGS};
+use qemu_tests::qemu::{ACCELERATORS, CLIENTS, CRASHES, IMAGES, MAPPINGS};
 
 /// Least RAM of a guest in MiB: the kernel, its stacks and something to dump.
 const MEMORY_MIN_MIB: u64 = 16;
@@ -88,6 +88,11 @@ pub(crate) fn crash(text: &str) -> Result<String, String> {
 /// Where the guest's virtual addresses are.
 pub(crate) fn mapping(text: &str) -> Result<String, String> {
     one_of(text, MAPPINGS)
+}
+
+/// What dumps.
+pub(crate) fn client(text: &str) -> Result<String, String> {
+    one_of(text, CLIENTS)
 }
 
 /// What the dump looks like.

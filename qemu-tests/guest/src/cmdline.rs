@@ -268,10 +268,15 @@ impl Options {
     /// # Errors
     /// [`ConfigError`] if one of these does not mean anything to the dump.
     pub fn config(&self) -> Result<Config, ConfigError> {
-        let mut text: String<{ DUMP_TEXT_MAX + 64 }> = String::new();
+        Config::parse(&self.config_text())
+    }
+
+    /// The same as text, for a crash path that reads it itself.
+    pub fn config_text(&self) -> String<{ DUMP_TEXT_MAX + 64 }> {
+        let mut text = String::new();
         // Two addresses take less than the 64 bytes set aside for them.
         let _ = write!(text, "server={} client={}{}", self.server, self.client, self.dump);
-        Config::parse(&text)
+        text
     }
 
     /// The MTU that the dump is to use, in bytes.

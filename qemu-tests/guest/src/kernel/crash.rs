@@ -63,6 +63,9 @@ pub(super) enum ArmError {
     Nic(NicError),
     /// There is no image of this RAM.
     Image(ImageError),
+    /// The crash path in C does not want it.
+    #[cfg(feature = "c")]
+    C(String<128>),
     /// Armed before.
     Twice,
 }
@@ -73,6 +76,8 @@ impl fmt::Display for ArmError {
             Self::Config(error) => write!(f, "{error}"),
             Self::Nic(error) => write!(f, "{error:?}"),
             Self::Image(error) => write!(f, "{error}"),
+            #[cfg(feature = "c")]
+            Self::C(error) => f.write_str(error),
             Self::Twice => f.write_str("done before"),
         }
     }
@@ -88,6 +93,12 @@ pub(super) fn arm(
     let config = options.config().map_err(ArmError::Config)?;
     let memory = volatile::dump_memory(options.slots).ok_or(ArmError::Twice)?;
     let armed = arm_dump(config, memory).map_err(ArmError::Config)?;
+    #[cfg(feature = "c")]
+    let device = {
+        super::c::arm(machine, options, device).map_err(ArmError::C)?;
+        // The driver in C has it.
+        None::<Device>
+    };
     let nic = match device {
         None => None,
         Some(device) => {
@@ -139,7 +150,27 @@ fn die(kit: &'static mut Kit, progress: &'static Progress, registers: &Registers
     let mut words = [0; panic::MESSAGE_MAX];
     let message = cause(panic::last_words(&mut words), registers);
     announce(kit.how.name(), message, registers);
+    #[cfg(feature = "c")]
+    {
+        let _ = (progress, cpus);
+        let complete = super::c::dump(message);
+        if kit.exit {
+            arch::exit(complete);
+        }
+        arch::stop()
+    }
+    #[cfg(not(feature = "c"))]
+    dump(kit, progress, registers, &cpus, message)
+}
 
+/// The dump, by the library in Rust.
+fn dump(
+    kit: &'static mut Kit,
+    progress: &'static Progress,
+    registers: &Registers,
+    cpus: &[Cpu<CoreRegisters>],
+    message: &str,
+) -> ! {
     let info = DumpInfo {
         architecture: "amd64",
         architecture_version: 2,
@@ -152,7 +183,7 @@ fn die(kit: &'static mut Kit, progress: &'static Progress, registers: &Registers
     let line = DumpingLine::new(DUMP_BYTES.load(Ordering::Relaxed));
     let mut observer = Narrator { events: 0, nested: kit.nested, line, in_line: false };
     let Kit { armed, nic, clock, image, .. } = kit;
-    let outcome = image.dump(&info, &cpus, registers, |source| {
+    let outcome = image.dump(&info, cpus, registers, |source| {
         let observer = &mut observer;
         let mut io = Io { clock, source, transform: None, info: &info, observer, progress };
         match nic {

@@ -62,6 +62,15 @@ impl Device {
         }
     }
 
+    /// Where its registers are, if it is virtio-mmio of version 2.
+    #[cfg(feature = "c")]
+    pub(super) fn mmio_registers(self) -> Option<debugnet_core::addr::PhysAddr> {
+        match self {
+            Self::Virtio(virtio::Device::Mmio { registers, version: 2 }) => Some(registers),
+            _ => None,
+        }
+    }
+
     /// What the device is.
     pub(super) fn name(self) -> String<NAME_MAX> {
         match self {

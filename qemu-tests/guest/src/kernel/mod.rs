@@ -1,6 +1,8 @@
 //! The kernel: what it does while it lives.
 
 mod arch;
+#[cfg(feature = "c")]
+mod c;
 mod crash;
 mod death;
 mod driver;
