@@ -4,6 +4,7 @@ use core::hint::black_box;
 use core::ptr;
 
 use crate::lan9118::Lan9118;
+use crate::lan9118::registers::{FIRST, TX_DATA_FIFO};
 use crate::options::Death;
 
 /// Dies.
@@ -14,7 +15,7 @@ pub(crate) fn die(how: Death, nic: &mut Lan9118) -> ! {
         Death::Stack => {
             descend(1);
         }
-        Death::DriverLock => nic.die_inside(),
+        Death::DriverLock => half_a_frame(nic),
     }
     panic!()
 }
@@ -46,6 +47,17 @@ fn descend(depth: u32) -> u32 {
     }
     // The frame is used after the call, so that this cannot become a loop.
     descend(depth + 1).wrapping_add(black_box(frame)[15])
+}
+
+/// Announces a frame of a thousand bytes, writes a few, and faults.
+#[inline(never)]
+fn half_a_frame(nic: &mut Lan9118) {
+    nic.port.set(TX_DATA_FIFO, FIRST | 1000);
+    nic.port.set(TX_DATA_FIFO, 1000);
+    for word in 0..7 {
+        nic.port.set(TX_DATA_FIFO, word);
+    }
+    store_nowhere(1000);
 }
 
 /// A fault where there is no memory, for a test of a fault inside the dump.

@@ -2,8 +2,6 @@
 //! FIFOs and no DMA. It has no rings that the dead could have spoiled; a soft
 //! reset empties the FIFOs, whatever was half written to them.
 
-#[cfg(feature = "harness")]
-mod death;
 pub(crate) mod registers;
 
 use debugnet_core::addr::MacAddr;
@@ -24,7 +22,7 @@ const RESET_MAX_US: u64 = 100_000;
 
 /// The chip, from its registers on. Made at boot; touches nothing before [`Nic::poll_start`].
 pub(crate) struct Lan9118 {
-    port: Port,
+    pub(crate) port: Port,
     mac: MacAddr,
     reset: Option<Budget>,
     last: TxTicket,
