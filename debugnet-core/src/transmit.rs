@@ -52,6 +52,29 @@ enum Refused {
     For(FailureKind),
 }
 
+/// Sends what the path itself wants said: ARP. Apart, so that its header is not on the
+/// stack of each message.
+#[inline(never)]
+fn control(
+    now: Instant,
+    client: &mut Client<'_>,
+    road: &mut Road<'_, '_>,
+    most: usize,
+    sent: &mut Sent,
+) -> Result<(), Refused> {
+    let mut header = [0; HEADER_MAX];
+    while sent.frames < most
+        && let Some(len) = client.poll_control(now, &mut header)
+    {
+        let header = header.get(..len).unwrap_or(&[]);
+        let checksum = Checksum::Complete;
+        road.nic.transmit(&TxFrame { header, payload: Payload::None, checksum })?;
+        client.on_control_sent(now);
+        sent.frames = sent.frames.saturating_add(1);
+    }
+    Ok(())
+}
+
 impl Transmitter {
     pub(crate) const fn new() -> Self {
         Self {
@@ -93,16 +116,7 @@ impl Transmitter {
         most: usize,
         sent: &mut Sent,
     ) -> Result<(), Refused> {
-        let mut header = [0; HEADER_MAX];
-        while sent.frames < most
-            && let Some(len) = client.poll_control(now, &mut header)
-        {
-            let header = header.get(..len).unwrap_or(&[]);
-            let checksum = Checksum::Complete;
-            road.nic.transmit(&TxFrame { header, payload: Payload::None, checksum })?;
-            client.on_control_sent(now);
-            sent.frames = sent.frames.saturating_add(1);
-        }
+        control(now, client, road, most, sent)?;
         if client.open(&mut self.envelope).is_none() {
             return Ok(());
         }

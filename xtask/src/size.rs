@@ -54,7 +54,7 @@ pub(crate) fn run() -> Result<()> {
 /// What the smallest machine can spare: bytes of flash, of static RAM, and of stack.
 const AIMS: [u64; 3] = [24 * 1024, 16 * 1024, 2 * 1024];
 /// Bytes of flash at the last look: above the aim, and not to grow by more than [`MARGIN_PCT`].
-const FLASH_LAST: u64 = 28_828;
+const FLASH_LAST: u64 = 29_168;
 const MARGIN_PCT: u64 = 3;
 
 /// The firmware without its harness: core, LAN9118, fault handler. Fails if it grows.
