@@ -193,7 +193,7 @@ fn bytes_touched() -> Result<Vec<Value>> {
     Ok(rows)
 }
 
-/// Instructions in the core for each data packet: all that `Dump::poll` runs,
+/// Instructions in the core for each data packet: all that `Dump::advance` runs,
 /// less what the NIC, the clock and the source of the measuring program run.
 fn instructions() -> Result<Vec<Value>> {
     ensure!(
@@ -223,7 +223,7 @@ fn instructions() -> Result<Vec<Value>> {
 fn count(program: &Path, slots: u32, loss: u32, nic: &str) -> Result<f64> {
     let out = program.with_extension("callgrind");
     let mut callgrind = Command::new("valgrind");
-    callgrind.arg("--tool=callgrind").arg("--toggle-collect=*Dump*poll*");
+    callgrind.arg("--tool=callgrind").arg("--toggle-collect=*Dump*advance*");
     callgrind.arg(format!("--callgrind-out-file={}", out.display()));
     callgrind.arg(program).args([&slots.to_string(), &loss.to_string(), nic]);
     let output = callgrind.output().context("running valgrind")?;
@@ -247,7 +247,7 @@ fn count(program: &Path, slots: u32, loss: u32, nic: &str) -> Result<f64> {
             foreign += own;
         }
     }
-    ensure!(total > 0.0 && foreign > 0.0, "the profiler saw nothing of Dump::poll");
+    ensure!(total > 0.0 && foreign > 0.0, "the profiler saw nothing of Dump::advance");
     Ok((total - foreign) / number(&counts, "messages"))
 }
 
