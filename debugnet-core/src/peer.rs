@@ -23,7 +23,7 @@ use crate::wire::Writer;
 use crate::wire::arp::{self, ArpPacket};
 use crate::wire::checksum::Sum;
 use crate::wire::ethernet::{
-    ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_VLAN, EthernetHeader, VlanTag,
+    ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_VLAN, EthernetHeader, FRAME_MIN, VlanTag,
 };
 use crate::wire::ipv4::{Ipv4Header, PROTOCOL_UDP};
 use crate::wire::udp::{UdpHeader, pseudo_header_v4};
@@ -142,7 +142,7 @@ impl Peer {
         }
     }
 
-    /// An ARP frame that is due, written to `buf`: its length. Commits nothing.
+    /// An ARP frame that is due, written to `buf` and padded: its length. Commits nothing.
     pub(crate) fn poll_transmit(&self, now: Instant, buf: &mut [u8; HEADER_MAX]) -> Option<usize> {
         let own = (self.ends.mac, self.ends.client);
         let (destination, packet) = if let Some((mac, ip)) = self.reply_to {
@@ -156,7 +156,11 @@ impl Peer {
         let mut writer = Writer::new(buf);
         self.put_ethernet(&mut writer, destination, ETHERTYPE_ARP);
         writer.put(&packet);
-        writer.finish()
+        let len = writer.finish()?;
+        // Not every NIC fills up what is too short for Ethernet, nor does every bridge.
+        let padded_len = len.max(FRAME_MIN);
+        buf.get_mut(len..padded_len)?.fill(0);
+        Some(padded_len)
     }
 
     /// The frame of the last [`Peer::poll_transmit`] went out.

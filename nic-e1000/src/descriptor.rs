@@ -52,13 +52,12 @@ pub(crate) fn data(family: Family, piece: Piece, place: Place) -> [u32; 4] {
     } else if place.insert {
         command |= DATA | DEXT;
     }
-    if place.first {
-        if place.insert {
-            options |= TXSM;
-        }
-        if family == Family::Igb {
-            options |= place.frame_len << 14;
-        }
+    // The first one's is the one that counts; QEMU's 8257x takes the last one's.
+    if place.insert {
+        options |= TXSM;
+    }
+    if place.first && family == Family::Igb {
+        options |= place.frame_len << 14;
     }
     if place.last {
         command |= EOP | RS;

@@ -66,13 +66,15 @@ pub struct E1000<A, M, R = Mmio> {
     counters: Counters,
 }
 
-/// What has gone wrong and was put right.
+/// What has gone wrong and was put right, and what a dump cost the device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
     /// Resets of a broken device, after the take-over.
     pub resets: u32,
     /// Tails written again because nothing moved.
     pub rekicks: u32,
+    /// Tails written for frames to send, those aside.
+    pub doorbells: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -353,10 +355,12 @@ impl<A: ConfigRegionAccess, M: DmaMap, R: Registers> Nic for E1000<A, M, R> {
     fn kick(&mut self) {
         if let State::Running = self.state
             && let Some(tail) = self.tx.publish()
-            && let Err(error) = self.write_tx_tail(tail)
         {
-            // Kept in the state, for `poll_tx` to tell.
-            let _ = self.fault(error);
+            self.counters.doorbells = self.counters.doorbells.saturating_add(1);
+            if let Err(error) = self.write_tx_tail(tail) {
+                // Kept in the state, for `poll_tx` to tell.
+                let _ = self.fault(error);
+            }
         }
     }
 

@@ -63,13 +63,15 @@ pub struct VirtioNet<T, M> {
     counters: Counters,
 }
 
-/// What has gone wrong and was put right.
+/// What has gone wrong and was put right, and what a dump cost the device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
     /// Resets of a broken device, after the take-over.
     pub resets: u32,
     /// Doorbells rung again because nothing moved.
     pub rekicks: u32,
+    /// Doorbells rung for frames to send, those aside.
+    pub doorbells: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -314,7 +316,10 @@ impl<T: Transport, M: DmaMap> Nic for VirtioNet<T, M> {
     fn kick(&mut self) {
         if let State::Running = self.state {
             match self.tx.publish() {
-                Ok(true) => self.transport.notify(TX_QUEUE, self.tx.published()),
+                Ok(true) => {
+                    self.counters.doorbells = self.counters.doorbells.saturating_add(1);
+                    self.transport.notify(TX_QUEUE, self.tx.published());
+                }
                 Ok(false) => {}
                 // Kept in the state, for `poll_tx` to tell.
                 Err(error) => drop(self.fault(error)),

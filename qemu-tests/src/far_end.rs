@@ -12,6 +12,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use smoltcp::wire::EthernetAddress;
 
 use crate::frame::{self, Datagram, Path, Received, Station};
+use crate::live::{self, Kind};
 
 /// Port a server listens on for heralds.
 pub const HERALD_PORT: u16 = 20023;
@@ -67,6 +68,8 @@ pub enum Action<'a> {
         /// UDP payload.
         payload: &'a [u8],
     },
+    /// Take no frame from the guest for so many milliseconds.
+    Hold(u16),
     /// Nobody's business: noise, or an address that is not ours.
     Ignore,
     /// A datagram to a port that the server has not opened.
@@ -112,9 +115,33 @@ impl FarEnd {
                 Action::Reply
             }
             Received::Udp(datagram) => self.route(datagram),
+            Received::Live(live) => match live.kind {
+                Kind::Ask => {
+                    let from = self.network.gateway.mac;
+                    live::build_answer(reply, from, live.from, live.number);
+                    Action::Reply
+                }
+                Kind::Hold(ms) => Action::Hold(ms),
+                Kind::Plain | Kind::Doomed => Action::Ignore,
+            },
             Received::Other => Action::Ignore,
             Received::Malformed => Action::Malformed,
         }
+    }
+
+    /// An ack of `seqno` from the session port that the guest sends to, but
+    /// for another station, into `frame`. `false` if there is no session yet.
+    pub fn decoy(&self, port: u16, seqno: u32, frame: &mut Vec<u8>) -> bool {
+        /// A station that nobody is.
+        const NOBODY: EthernetAddress = EthernetAddress([2, 0, 0, 0, 0, 0x99]);
+        let Some(guest) = self.guest.filter(|_| self.session_ports.contains(&port)) else {
+            return false;
+        };
+        let from = Station { mac: self.next_hop().mac, ip: self.network.server.ip };
+        let to = Station { mac: NOBODY, ip: guest.station.ip };
+        let path = Path { from, from_port: port, to, to_port: guest.port };
+        frame::build_udp(frame, path, &seqno.to_be_bytes());
+        true
     }
 
     /// Wraps a datagram of the server for the guest into `frame`. `false` if it

@@ -12,6 +12,8 @@ use smoltcp::wire::{
     EthernetRepr, IpAddress, IpProtocol, Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr,
 };
 
+use crate::live::{self, Live};
+
 /// What a frame turned out to be.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Received<'a> {
@@ -24,6 +26,8 @@ pub enum Received<'a> {
     },
     /// A UDP datagram over IPv4, all checksums right.
     Udp(Datagram<'a>),
+    /// A frame of the living kernel.
+    Live(Live),
     /// Well formed, but nothing that the far end has an answer to.
     Other,
     /// Truncated, or a checksum or length is wrong.
@@ -66,6 +70,9 @@ pub fn parse(frame: &[u8]) -> Received<'_> {
         EthernetProtocol::Ipv4 => {
             let (from, to) = (ethernet.src_addr(), ethernet.dst_addr());
             parse_ipv4(from, to, ethernet.payload()).unwrap_or(Received::Malformed)
+        }
+        EthernetProtocol::Unknown(live::ETHERTYPE) => {
+            live::parse(frame).map_or(Received::Other, Received::Live)
         }
         _ => Received::Other,
     }

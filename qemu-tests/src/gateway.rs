@@ -14,7 +14,6 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,16 +23,17 @@ use netsim::link::{Counters, LinkConfig};
 use netsim::pcap::Capture;
 
 use self::pump::{Pump, Sockets};
+use self::wire::Prepared;
+pub use self::wire::WireConfig;
 use crate::far_end::{CLIENT_PORT, Network};
+use crate::live;
 use crate::traffic::Traffic;
 
 /// What a gateway connects, and how badly.
 #[derive(Clone, Debug)]
 pub struct GatewayConfig {
-    /// Unix datagram socket of our end; must not exist yet.
-    pub host_path: PathBuf,
-    /// QEMU's end; it appears when QEMU starts.
-    pub guest_path: PathBuf,
+    /// The way to QEMU.
+    pub wire: WireConfig,
     /// Addresses on the guest's link.
     pub network: Network,
     /// Loopback address that the guest's datagrams come from, port 20024.
@@ -48,6 +48,9 @@ pub struct GatewayConfig {
     pub pcap: Option<PathBuf>,
     /// Broadcast frames a second sent to the guest, 0 for none; see [`Gateway::set_noise`].
     pub noise_per_s: u32,
+    /// Whether the guest is shown acks that are for another station: of messages
+    /// that may yet be lost on their way to the server.
+    pub decoys: bool,
 }
 
 /// Counts of a gateway so far.
@@ -71,6 +74,10 @@ pub struct Stats {
     pub noise: u64,
     /// Frames that were not written to the capture because it was full or failed.
     pub uncaptured: u64,
+    /// Acks for another station that the guest was shown.
+    pub decoys: u64,
+    /// The living kernel as seen at the guest's end.
+    pub live: live::Counts,
     /// The dump as seen at the guest's end.
     pub traffic: Traffic,
 }
@@ -108,8 +115,7 @@ impl Gateway {
     /// # Errors
     /// A socket or the capture file cannot be made.
     pub fn start(config: GatewayConfig) -> io::Result<Self> {
-        let guest = UnixDatagram::bind(&config.host_path)?;
-        guest.set_nonblocking(true)?;
+        let wire = Prepared::new(config.wire.clone())?;
         let relay = UdpSocket::bind(SocketAddrV4::new(config.relay_ip, CLIENT_PORT))?;
         relay.set_nonblocking(true)?;
         // A burst of acks must find room; what the system grants is enough.
@@ -121,10 +127,11 @@ impl Gateway {
             noise_per_s: AtomicU32::new(config.noise_per_s),
             stats: Mutex::default(),
         });
-        let sockets = Sockets { guest, relay };
-        let pump = Pump::new(config, sockets, capture, Arc::clone(&shared));
-        let thread =
-            std::thread::Builder::new().name("gateway".into()).spawn(move || pump.run())?;
+        let its_shared = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("gateway".into()).spawn(move || {
+            let sockets = Sockets { guest: wire.open()?, relay };
+            Pump::new(config, sockets, capture, its_shared).run()
+        })?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -196,3 +203,4 @@ pub fn socket_paths(dir: &Path) -> (PathBuf, PathBuf) {
 mod pump;
 #[cfg(test)]
 mod tests;
+mod wire;

@@ -13,6 +13,7 @@
 //! `smoltcp::wire`, the truth is QEMU's.
 
 pub mod board;
+pub mod capture;
 pub mod compare;
 pub mod contents;
 pub mod core_file;
@@ -20,6 +21,7 @@ pub mod far_end;
 pub mod fault_log;
 pub mod frame;
 pub mod gateway;
+pub mod live;
 pub mod matrix;
 pub mod process;
 pub mod qemu;
@@ -27,4 +29,5 @@ pub mod qmp;
 pub mod run;
 pub mod serial;
 pub mod server;
+pub mod tap;
 pub mod traffic;

@@ -1,16 +1,18 @@
 //! The QEMU runs that a change must pass, and what each must show.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 
 use netsim::link::LinkConfig;
 use serde_json::Value;
 
 use crate::board::{BOARDS, Board, Guest, board};
+use crate::capture;
 use crate::core_file::CoreFile;
 use crate::far_end::Network;
 use crate::frame::Station;
-use crate::qemu::{CRASHES, MIB, Machine};
-use crate::run::{RunConfig, RunReport};
+use crate::qemu::{CRASHES, MAC, MIB, Machine};
+use crate::run::{RunConfig, RunError, RunReport};
 use crate::serial::OutcomeKind;
 
 /// Bytes of stack that the firmware has for its dump.
@@ -27,6 +29,10 @@ pub struct Case {
     pub link: LinkConfig,
     /// Addresses on the link.
     pub network: Network,
+    /// Whether the guest is shown acks that are for another station.
+    pub decoys: bool,
+    /// Whether the link is a tap, so that the device inserts checksums.
+    pub tap: bool,
     /// What must come out.
     pub expect: Expect,
 }
@@ -48,7 +54,17 @@ pub enum Expect {
     AllSent,
     /// Identical, and nothing of the guest's keys is in the file.
     Redacted,
+    /// The guest does not boot, and says why.
+    Refused(&'static str),
 }
+
+/// Plain Ethernet, and the largest IP packet that every driver sends.
+const PLAIN: u16 = 1500;
+const JUMBO: u16 = 9000;
+/// Payload of a full message at [`JUMBO`].
+const JUMBO_PAYLOAD: u16 = JUMBO - 52;
+/// Broadcast frames a second: the receive ring is never at rest.
+const NOISE_PER_S: u32 = 1000;
 
 impl Case {
     fn new(
@@ -59,7 +75,7 @@ impl Case {
         loss_pct: u32,
         crash: &str,
     ) -> Self {
-        Self {
+        let case = Self {
             name: format!("{machine}-{nic}-{memory_mib}M-mtu{mtu}-loss{loss_pct}-{crash}"),
             machine: Machine {
                 machine: machine.into(),
@@ -72,8 +88,11 @@ impl Case {
             },
             link: LinkConfig { loss: f64::from(loss_pct) / 100.0, ..LinkConfig::default() },
             network: Network::default(),
+            decoys: true,
+            tap: false,
             expect: Expect::Identical,
-        }
+        };
+        if mtu == JUMBO { case.append(&format!("payload={JUMBO_PAYLOAD}")) } else { case }
     }
 
     fn named(mut self, suffix: &str) -> Self {
@@ -107,12 +126,36 @@ impl Case {
         board(&self.machine.machine).map(|board| (board.guest, board.program))
     }
 
+    /// Words for the guest, without a mention in the name.
+    fn append(mut self, words: &str) -> Self {
+        self.machine.append = format!("{} {words}", self.machine.append).trim_start().to_owned();
+        self
+    }
+
+    /// Words for the guest, which name the case.
+    fn guest(self, words: &str) -> Self {
+        let suffix = words.replace([' ', ',', '='], "-");
+        self.append(words).named(&suffix)
+    }
+
+    /// Properties of QEMU's device, which name the case.
+    fn device(mut self, properties: &str) -> Self {
+        self.machine.properties = properties.into();
+        self.named(&properties.replace([',', '='], "-"))
+    }
+
     /// Sets up a run of this case.
     pub fn configure(&self, config: &mut RunConfig) {
         config.machine = self.machine.clone();
         config.link = self.link.clone();
         config.network = self.network;
         config.time_limit = crate::run::time_limit(&self.machine);
+        config.noise_per_s = NOISE_PER_S;
+        config.decoys = self.decoys;
+        config.tap = self.tap;
+        // On a tap, QEMU sees frames whose checksums the kernel has yet to complete.
+        config.pcap = self.tap;
+        config.filter_dump = !self.tap;
         match self.expect {
             Expect::BrokenByte(address) => config.break_at = Some(address),
             Expect::Cut(share) => config.kill_server_at = Some(share),
@@ -136,7 +179,17 @@ impl Case {
     ///
     /// # Errors
     /// The first thing that is not as expected.
-    pub fn judge(&self, report: &RunReport) -> Result<(), String> {
+    pub fn judge(&self, result: &Result<RunReport, RunError>) -> Result<(), String> {
+        let report = match (result, self.expect) {
+            (Err(RunError::Guest { last_words, .. }), Expect::Refused(why)) => {
+                return ensure(last_words.contains(why), || {
+                    format!("no `{why}` in the guest's last words:\n{last_words}")
+                });
+            }
+            (Ok(_), Expect::Refused(why)) => return Err(format!("it boots in spite of `{why}`")),
+            (Err(error), _) => return Err(error.to_string()),
+            (Ok(report), _) => report,
+        };
         let told = report.crash.get("how").and_then(serde_json::Value::as_str);
         ensure(told.is_none_or(|how| how == self.machine.crash), || {
             format!("asked for {}, died of {told:?}", self.machine.crash)
@@ -168,7 +221,7 @@ impl Case {
                     format!("{} bytes differ, the first at {found:x?}", verdict.count)
                 })
             }
-            Expect::Nested => {
+            Expect::Refused(_) | Expect::Nested => {
                 let result = report.outcome.result;
                 ensure(result == OutcomeKind::Nested, || format!("the guest says {result:?}"))?;
                 ensure(!report.is_identical(), || "a nested fault made a whole dump".into())?;
@@ -200,7 +253,57 @@ impl Case {
             format!("the dump used {stack:?} bytes of stack, all that there is")
         })?;
         let lost = stats.up.lost + stats.down.lost;
-        ensure((lost > 0) == (self.link.loss > 0.0), || format!("{lost} frames lost"))
+        ensure((lost > 0) == (self.link.loss > 0.0), || format!("{lost} frames lost"))?;
+        ensure(!self.decoys || stats.decoys > 0, || "the guest was shown no decoy".into())?;
+        self.judge_offload(report)?;
+        if self.needs().is_none_or(|(guest, _)| guest != Guest::Kernel) {
+            // The firmware's living frames bear no mark.
+            return Ok(());
+        }
+        self.judge_living(report)?;
+        self.judge_capture(report)
+    }
+
+    /// The living kernel was heard: each of its frames once and unharmed, and,
+    /// where nothing is lost, it heard every answer that QEMU took.
+    fn judge_living(&self, report: &RunReport) -> Result<(), String> {
+        let told = |key| report.ready.more.get(key).and_then(Value::as_u64).unwrap_or(0);
+        let (sent, answers, live) = (told("live_sent"), told("live_answers"), report.stats.live);
+        ensure(sent > 0 && live.arrived == sent && live.broken + live.repeated == 0, || {
+            format!("the living kernel sent {sent} frames, what arrived is {live:?}")
+        })?;
+        let dropped = report.stats.drops_up() + report.stats.drops_down();
+        ensure(answers + dropped >= sent / 2, || {
+            format!("asked {} times, {answers} answers, {dropped} frames lost", sent / 2)
+        })
+    }
+
+    /// The capture of the guest's end of the link, QEMU's own where there is one.
+    pub fn capture(report: &RunReport) -> Option<&Path> {
+        report.files.qemu_pcap.as_deref().or(report.files.pcap.as_deref())
+    }
+
+    /// With inserted checksums, the CPU reads what it copies, and nothing else.
+    fn judge_offload(&self, report: &RunReport) -> Result<(), String> {
+        let (outcome, volatile) = (&report.outcome, report.ready.volatile_range());
+        let (read, copied) = (outcome.bytes_read, outcome.bytes_copied);
+        let fits = read == copied && copied <= volatile.end - volatile.start;
+        ensure(!self.tap || fits, || {
+            format!("read {read} bytes of the image and copied {copied}, volatile: {volatile:x?}")
+        })
+    }
+
+    /// QEMU's own capture: no frame that the take-over should have prevented.
+    fn judge_capture(&self, report: &RunReport) -> Result<(), String> {
+        let path = Self::capture(report).ok_or("there is no capture")?;
+        let sent = capture::read(path, MAC, &self.network)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        if let Some((number, why)) = sent.strays.front() {
+            return Err(format!("frame {number} of {} is {why}", path.display()));
+        }
+        ensure(sent.live > 0 && sent.dump >= report.stats.traffic.data_messages, || {
+            format!("captured {} frames of the living, {} of the dump", sent.live, sent.dump)
+        })
     }
 }
 
@@ -244,44 +347,83 @@ fn ensure(holds: bool, complaint: impl FnOnce() -> String) -> Result<(), String>
 
 /// The runs: a covering subset, or every combination.
 pub fn cases(full: bool) -> Vec<Case> {
-    let [transitional, modern] = ["virtio-net-pci", "virtio-net-pci-non-transitional"];
-    let mut cases = if full {
-        everything()
-    } else {
-        // Every value of every dimension, and every pair of PCI machine, loss and MTU.
-        vec![
-            Case::new("q35", transitional, 64, 1500, 0, "null"),
-            Case::new("q35", modern, 32, 4148, 1, "stack"),
-            Case::new("pc", transitional, 32, 1500, 1, "panic").higher_half(),
-            Case::new("pc", modern, 32, 4148, 0, "driver-lock"),
-            Case::new("pc", "virtio-net-pci-legacy", 32, 1500, 1, "null"),
-            Case::new("q35", "e1000", 32, 1500, 1, "null"),
-            Case::new("pc", "e1000-82544gc", 32, 1500, 0, "driver-lock"),
-            Case::new("pc", "e1000-82545em", 32, 4148, 1, "stack").image("flat"),
-            Case::new("q35", "e1000e", 32, 4148, 0, "panic").image("freebsd"),
-            Case::new("q35", "igb", 32, 1500, 1, "driver-lock").higher_half(),
-            Case::new("microvm", "virtio-net-device", 32, 4148, 0, "panic").two_cpus(),
-            Case::new("microvm", "virtio-net-device-legacy", 32, 1500, 1, "driver-lock"),
-            Case::new("microvm", "virtio-net-device", 32, 1500, 1, "null").in_c(),
-            Case::new("mps2-an385", "lan9118", 4, 1500, 1, "driver-lock"),
-        ]
-    };
-    let small = || Case::new("q35", transitional, 32, 1500, 0, "null");
+    let mut cases = if full { everything() } else { subset() };
+    cases.extend(particulars());
+    cases.extend(images(full));
+    cases
+}
+
+/// Every NIC, and every value of every other dimension: machines, deaths, loss, MTU, and the
+/// states that a device can be left in.
+fn subset() -> Vec<Case> {
+    vec![
+        Case::new("q35", "virtio-net-pci", 64, PLAIN, 0, "null").guest("left=stuck"),
+        Case::new("pc", "virtio-net-pci", 32, PLAIN, 1, "panic")
+            .guest("left=bus-off")
+            .higher_half(),
+        Case::new("q35", "virtio-net-pci-non-transitional", 32, JUMBO, 1, "stack")
+            .guest("left=garbage"),
+        Case::new("pc", "virtio-net-pci-non-transitional", 32, 4148, 0, "driver-lock")
+            .guest("link=down"),
+        Case::new("pc", "virtio-net-pci-legacy", 32, PLAIN, 1, "null").guest("left=msi-x"),
+        Case::new("q35", "virtio-net-pci-legacy", 32, JUMBO, 0, "panic").guest("left=undecoded"),
+        Case::new("q35", "e1000", 32, PLAIN, 1, "null").guest("left=pending"),
+        Case::new("pc", "e1000", 32, JUMBO, 0, "panic").guest("left=garbage"),
+        Case::new("pc", "e1000-82544gc", 32, PLAIN, 0, "driver-lock").guest("left=bus-off"),
+        Case::new("pc", "e1000-82545em", 32, JUMBO, 1, "stack").guest("left=stuck").image("flat"),
+        Case::new("q35", "e1000e", 32, JUMBO, 0, "panic").guest("left=garbage").image("freebsd"),
+        Case::new("pc", "e1000e", 32, PLAIN, 1, "null").guest("link=bounce left=asleep"),
+        Case::new("q35", "igb", 32, PLAIN, 1, "driver-lock").guest("left=garbage").higher_half(),
+        Case::new("q35", "igb", 32, JUMBO, 0, "null").guest("link=bounce left=pending,msi-x"),
+        Case::new("microvm", "virtio-net-device", 32, JUMBO, 0, "panic")
+            .guest("left=half")
+            .two_cpus(),
+        Case::new("microvm", "virtio-net-device", 32, PLAIN, 1, "null")
+            .guest("left=garbage tx-queue=64 rx-queue=8"),
+        Case::new("microvm", "virtio-net-device-legacy", 32, PLAIN, 1, "driver-lock")
+            .guest("left=garbage"),
+        Case::new("microvm", "virtio-net-device-legacy", 32, JUMBO, 0, "stack")
+            .guest("left=stopped"),
+        Case::new("microvm", "virtio-net-device", 32, PLAIN, 1, "null").in_c(),
+        Case::new("mps2-an385", "lan9118", 4, PLAIN, 1, "driver-lock"),
+    ]
+}
+
+/// Runs that show one thing each.
+fn particulars() -> Vec<Case> {
+    let small = |nic| Case::new("q35", nic, 32, PLAIN, 0, "null");
+    let transitional = || small("virtio-net-pci");
+    let modern = || small("virtio-net-pci-non-transitional");
     let elsewhere = Ipv4Addr::new(192, 0, 2, 77);
     let network = Network::default();
-    cases.push(Case {
-        network: Network {
-            server: Station { ip: elsewhere, ..network.server },
-            server_on_link: false,
-            ..network
+    let gateway = Network {
+        server: Station { ip: elsewhere, ..network.server },
+        server_on_link: false,
+        ..network
+    };
+    vec![
+        Case { network: gateway, ..transitional().named("gateway") },
+        Case { expect: Expect::BrokenByte(28 * MIB + 5), ..transitional().named("broken") },
+        Case { expect: Expect::Nested, ..transitional().guest("nested=6") },
+        // All that QEMU can offer and the driver does not want.
+        modern().device("packed=on,mq=on,in_order=on,iommu_platform=off,ats=on"),
+        small("virtio-net-pci-legacy").device("rx_queue_size=1024"),
+        Case {
+            expect: Expect::Refused("needs IOMMU addresses"),
+            ..modern().device("iommu_platform=on")
         },
-        ..small().named("gateway")
-    });
-    cases.push(Case { expect: Expect::BrokenByte(28 * MIB + 5), ..small().named("broken") });
-    let mut nested = Case { expect: Expect::Nested, ..small().named("nested") };
-    nested.machine.append = "nested=6".into();
-    cases.push(nested);
-    cases.push(small().higher_half().two_cpus());
+        Case { tap: true, ..transitional().append("zeros=send").named("tap") },
+        small("e1000").guest("offload=1"),
+        small("e1000e").guest("offload=1"),
+        small("igb").guest("offload=1"),
+    ]
+}
+
+/// What is in the file, by kind of image and way of ending.
+fn images(full: bool) -> Vec<Case> {
+    let nic = "virtio-net-pci";
+    let small = || Case::new("q35", nic, 32, PLAIN, 0, "null");
+    let mut cases = vec![small().higher_half().two_cpus()];
     let mut redacted = Case { expect: Expect::Redacted, ..small().named("redacted") };
     redacted.machine.redact = true;
     cases.push(redacted);
@@ -289,16 +431,38 @@ pub fn cases(full: bool) -> Vec<Case> {
         // Slow enough to be met in the middle.
         let link = LinkConfig { rate_bps: 100_000_000, ..LinkConfig::default() };
         let name = format!("cut{:.0}", share * 100.0);
-        let mut cut = Case { link, expect: Expect::Cut(*share), ..small().named(&name) };
-        cut.machine.append = "no-progress=2".into();
-        cases.push(cut.higher_half());
+        let cut = Case { link, expect: Expect::Cut(*share), ..small().named(&name) };
+        cases.push(cut.append("no-progress=2").higher_half());
     }
-    let mut used = Case::new("q35", transitional, 1024, 1500, 0, "null").named("48M-used");
-    (used.expect, used.machine.append) = (Expect::OnlyUsed, "fill=48".into());
-    let mut all = Case::new("q35", transitional, 32, 1500, 0, "null").named("zeros-sent");
-    (all.expect, all.machine.append) = (Expect::AllSent, "fill=4 zeros=send".into());
+    let mut used =
+        Case::new("q35", nic, 1024, PLAIN, 0, "null").named("48M-used").append("fill=48");
+    used.expect = Expect::OnlyUsed;
+    let mut all = small().named("zeros-sent").append("fill=4 zeros=send");
+    all.expect = Expect::AllSent;
     cases.extend([used, all]);
     cases
+}
+
+/// What a dead kernel can do to a device of QEMU's. The firmware's chip is its board's.
+fn ends(nic: &str) -> Vec<&'static str> {
+    if nic == "lan9118" {
+        return Vec::new();
+    }
+    let mut ends =
+        vec!["link=bounce", "link=down", "left=stuck", "left=garbage", "left=stopped", "left=half"];
+    if !nic.starts_with("virtio-net-device") {
+        ends.extend(["left=bus-off", "left=undecoded"]);
+    }
+    if nic.starts_with("virtio-net-pci") || nic == "e1000e" || nic == "igb" {
+        ends.push("left=msi-x");
+    }
+    if nic == "e1000e" || nic == "igb" {
+        ends.push("left=asleep");
+    }
+    if nic.starts_with("e1000") || nic == "igb" {
+        ends.push("left=pending");
+    }
+    ends
 }
 
 fn everything() -> Vec<Case> {
@@ -306,18 +470,21 @@ fn everything() -> Vec<Case> {
     for Board { name, nics, memory_mib, jumbo, .. } in BOARDS {
         for nic in *nics {
             for crash in CRASHES {
-                for (mtu, loss) in [(1500, 0), (1500, 1), (4148, 0), (4148, 1), (1500, 5)] {
-                    if mtu <= 1500 || *jumbo {
+                for (mtu, loss) in [(PLAIN, 0), (PLAIN, 1), (JUMBO, 0), (JUMBO, 1), (PLAIN, 5)] {
+                    if mtu <= PLAIN || *jumbo {
                         let memory_mib = memory_mib.unwrap_or(32);
                         cases.push(Case::new(name, nic, memory_mib, mtu, loss, crash));
                     }
                 }
             }
+            for end in ends(nic) {
+                cases.push(Case::new(name, nic, 32, PLAIN, 0, "null").guest(end));
+            }
         }
     }
     let nic = "virtio-net-pci";
     for memory_mib in [64, 256, 1024] {
-        cases.push(Case::new("q35", nic, memory_mib, 1500, 0, "null"));
+        cases.push(Case::new("q35", nic, memory_mib, PLAIN, 0, "null"));
     }
     for (image, loss, crash) in [("flat", 0, "stack"), ("freebsd", 1, "panic")] {
         cases.push(Case::new("q35", nic, 32, 1500, loss, crash).image(image));
@@ -330,11 +497,10 @@ fn everything() -> Vec<Case> {
     for (loss, crash) in [(0, "panic"), (1, "null"), (5, "stack")] {
         cases.push(Case::new("microvm", "virtio-net-device", 32, 1500, loss, crash).in_c());
     }
-    // Split around the hole below 4 GiB.
+    // A payload of one page, and RAM split around the hole below 4 GiB.
     cases.push(Case::new("pc", nic, 4096, 4148, 0, "null"));
-    let mut nested = Case::new("mps2-an385", "lan9118", 4, 1500, 0, "stack").named("nested");
+    let mut nested = Case::new("mps2-an385", "lan9118", 4, PLAIN, 0, "stack").guest("nested=6");
     nested.expect = Expect::Nested;
-    nested.machine.append = "nested=6".into();
     cases.push(nested);
     cases
 }
@@ -348,7 +514,7 @@ mod tests {
 
     #[test]
     fn the_subset_covers_every_value() {
-        let cases = cases(false);
+        let cases = subset();
         let all =
             |value: fn(&Case) -> String| -> BTreeSet<String> { cases.iter().map(value).collect() };
         let machines = all(|case| case.machine.machine.clone());
@@ -363,8 +529,18 @@ mod tests {
         assert!(MAPPINGS.iter().all(|name| mappings.contains(*name)));
         let clients = all(|case| case.machine.client.clone());
         assert!(CLIENTS.iter().all(|name| clients.contains(*name)));
-        assert_eq!(all(|case| case.machine.mtu.to_string()).len(), 2);
+        assert_eq!(all(|case| case.machine.mtu.to_string()).len(), 3);
         assert_eq!(all(|case| case.link.loss.to_string()).len(), 2);
+        let words: BTreeSet<_> = cases
+            .iter()
+            .flat_map(|case| case.machine.append.split([' ', ',']))
+            .map(|word| word.trim_start_matches("left="))
+            .collect();
+        for nic in crate::board::nics() {
+            for end in ends(nic) {
+                assert!(words.contains(end.trim_start_matches("left=")), "{end}");
+            }
+        }
     }
 
     #[test]

@@ -8,11 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::board::board;
+use smoltcp::wire::EthernetAddress;
+
+use crate::board::{self, board};
 use crate::far_end::Network;
 use crate::gateway::socket_paths;
 use crate::process::{Closed, Process};
 use crate::serial::{self, Line};
+use crate::tap::{Namespace, QEMU_END};
 
 /// The one that wants a port of its own.
 const IGB: &str = "igb";
@@ -22,6 +25,28 @@ const MMIO_NIC: &str = "virtio-net-device";
 const MMIO_NIC_LEGACY: &str = "virtio-net-device-legacy";
 /// A chip on the board: no device, but the board's own NIC.
 const ON_BOARD: &str = "lan9118";
+
+/// NICs that the QEMU program `program` has, among those of all boards.
+///
+/// # Errors
+/// It cannot be run.
+pub fn devices(program: &Path) -> io::Result<Vec<&'static str>> {
+    let output = Command::new(program).args(["-device", "help"]).output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let has = |nic: &str| text.contains(&format!("name \"{}\"", device_of(nic)));
+    let mut nics = board::nics();
+    nics.retain(|nic| *nic == ON_BOARD || has(nic));
+    Ok(nics)
+}
+
+/// What QEMU calls the device of `nic`.
+fn device_of(nic: &str) -> &str {
+    match nic {
+        "virtio-net-pci-legacy" => "virtio-net-pci",
+        MMIO_NIC_LEGACY => MMIO_NIC,
+        other => other,
+    }
+}
 
 /// Ways of dying.
 pub const CRASHES: &[&str] = &["null", "panic", "stack", "driver-lock"];
@@ -35,8 +60,8 @@ pub const IMAGES: &[&str] = &["elf", "flat", "freebsd"];
 /// Accelerators.
 pub const ACCELERATORS: &[&str] = &["tcg", "kvm"];
 
-/// The guest's station address.
-const MAC: &str = "52:54:00:12:34:56";
+/// Station address of the guest's NIC.
+pub const MAC: EthernetAddress = EthernetAddress([0x52, 0x54, 0x00, 0x12, 0x34, 0x56]);
 
 /// One mebibyte.
 pub const MIB: u64 = 1 << 20;
@@ -72,6 +97,8 @@ pub struct Machine {
     pub seed: u64,
     /// More words for the guest's command line.
     pub append: String,
+    /// More properties of QEMU's device, as in `packed=on,mq=on`.
+    pub properties: String,
 }
 
 impl Default for Machine {
@@ -91,6 +118,7 @@ impl Default for Machine {
             slots: None,
             seed: 1,
             append: String::new(),
+            properties: String::new(),
         }
     }
 }
@@ -135,10 +163,10 @@ impl Machine {
             let nic = format!("nic,netdev=net0,model={ON_BOARD},macaddr={MAC}");
             return vec!["-net".into(), nic];
         }
-        let (name, more) = match self.nic.as_str() {
-            "virtio-net-pci-legacy" => ("virtio-net-pci", ",disable-modern=on,disable-legacy=off"),
-            MMIO_NIC_LEGACY => (MMIO_NIC, ""),
-            other => (other, ""),
+        let name = device_of(&self.nic);
+        let more = match self.nic.as_str() {
+            "virtio-net-pci-legacy" => ",disable-modern=on,disable-legacy=off",
+            _ => "",
         };
         let mut arguments = Vec::new();
         let mut device = format!("{name},netdev=net0,mac={MAC}{more}");
@@ -158,6 +186,9 @@ impl Machine {
         if self.mtu != 1500 && self.nic.starts_with("virtio-net") {
             let _ = write!(device, ",host_mtu={}", self.mtu);
         }
+        if !self.properties.is_empty() {
+            let _ = write!(device, ",{}", self.properties);
+        }
         arguments.extend(["-device".into(), device]);
         arguments
     }
@@ -176,6 +207,8 @@ pub struct Paths {
     pub fault_log: Option<PathBuf>,
     /// A short path for sockets (at most about 90 bytes).
     pub sockets: PathBuf,
+    /// Where QEMU writes its own capture of the link, if it is to.
+    pub filter_dump: Option<PathBuf>,
 }
 
 impl Paths {
@@ -194,7 +227,8 @@ pub struct Qemu {
 }
 
 impl Qemu {
-    /// Starts `program` with `machine`; the gateway's socket must exist.
+    /// Starts `program` with `machine`, its link in `namespace` if there is one, else at
+    /// the gateway's socket, which must exist.
     ///
     /// # Errors
     /// A file or the process cannot be made.
@@ -202,10 +236,14 @@ impl Qemu {
         program: &Path,
         machine: &Machine,
         network: &Network,
+        namespace: Option<&Namespace>,
         paths: Paths,
     ) -> io::Result<Self> {
         let (host, guest) = socket_paths(&paths.sockets);
-        let mut command = Command::new(program);
+        let mut command = match namespace {
+            Some(namespace) => namespace.command(program),
+            None => Command::new(program),
+        };
         command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
         let board = board(&machine.machine)
             .ok_or_else(|| io::Error::other(format!("no machine is called {}", machine.machine)))?;
@@ -218,11 +256,18 @@ impl Qemu {
         command.arg("-append").arg(machine.command_line(network));
         command.args(["-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial"]);
         command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", option(&paths.monitor())?));
-        command.arg("-netdev").arg(format!(
-            "dgram,id=net0,local.type=unix,local.path={},remote.type=unix,remote.path={}",
-            option(&guest)?,
-            option(&host)?
-        ));
+        command.arg("-netdev").arg(match namespace {
+            Some(_) => format!("tap,id=net0,ifname={QEMU_END},script=no,downscript=no"),
+            None => format!(
+                "dgram,id=net0,local.type=unix,local.path={},remote.type=unix,remote.path={}",
+                option(&guest)?,
+                option(&host)?
+            ),
+        });
+        if let Some(file) = &paths.filter_dump {
+            command.arg("-object");
+            command.arg(format!("filter-dump,id=dump0,netdev=net0,file={}", option(file)?));
+        }
         command.args(machine.device());
         if let Some(log) = &paths.fault_log {
             command.args(["-d", "int", "-D"]).arg(log);

@@ -11,11 +11,12 @@ use serde_json::Value;
 use crate::compare::{Image, Layout, LayoutError, Verdict, break_byte, compare, offset_of};
 use crate::contents::{leak, used_bytes};
 use crate::far_end::Network;
-use crate::gateway::{Gateway, GatewayConfig, Stats, free_loopback, socket_paths};
+use crate::gateway::{Gateway, GatewayConfig, Stats, WireConfig, free_loopback, socket_paths};
 use crate::qemu::{Machine, Paths, Qemu};
 use crate::qmp::{Monitor, TruthFile, save_truth};
-use crate::serial::{Line, Outcome, OutcomeKind, Ready};
+use crate::serial::{Bench, Line, Outcome, OutcomeKind, Ready};
 use crate::server::{Finished, Server};
+use crate::tap::Namespace;
 
 /// What is to be run.
 #[derive(Clone, Debug)]
@@ -40,6 +41,12 @@ pub struct RunConfig {
     pub out: PathBuf,
     /// Whether to write `net.pcap`.
     pub pcap: bool,
+    /// Whether QEMU is to write a capture of its own, `qemu.pcap`.
+    pub filter_dump: bool,
+    /// Whether the guest is shown acks that are for another station.
+    pub decoys: bool,
+    /// Whether the link is a tap, which lets QEMU offer checksum insertion; see [`tap::probe`](crate::tap::probe).
+    pub tap: bool,
     /// Keep the saved RAM even if the dump is identical.
     pub keep_truth: bool,
     /// Invert the byte at this address of the vmcore before comparing.
@@ -67,6 +74,9 @@ impl RunConfig {
             noise_per_s: 200,
             out,
             pcap: true,
+            filter_dump: false,
+            decoys: false,
+            tap: false,
             keep_truth: false,
             break_at: None,
             kill_server_at: None,
@@ -107,6 +117,8 @@ pub struct RunReport {
     pub ready: Ready,
     /// What the fault handler said.
     pub crash: Value,
+    /// What the guest measured, if it was asked to.
+    pub bench: Option<Bench>,
     /// How the dump ended, as the guest knows it.
     pub outcome: Outcome,
     /// How it ended, as the server knows it; `None` if it did not say.
@@ -163,6 +175,8 @@ pub struct Files {
     pub server_log: PathBuf,
     /// Frames at the guest's end of the link.
     pub pcap: Option<PathBuf>,
+    /// The same, as QEMU saw them.
+    pub qemu_pcap: Option<PathBuf>,
     /// QEMU's copy of the RAM, unless removed.
     pub truth: Vec<PathBuf>,
     /// Registers of every exception, if asked for.
@@ -203,6 +217,8 @@ const TICK: Duration = Duration::from_millis(10);
 const SERVER_MAX: Duration = Duration::from_secs(60);
 /// Longest wait for server and QEMU after a dump that was given up.
 const GAVE_UP_MAX: Duration = Duration::from_secs(1);
+/// How long the link stays down after a death without one.
+const LINK_DOWN: Duration = Duration::from_millis(500);
 const CONNECT_MAX: Duration = Duration::from_secs(20);
 const QUIT_MAX: Duration = Duration::from_secs(20);
 
@@ -230,10 +246,15 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
     let mut server = Server::start(&config.netdumpd, ip, &out, &server_log)
         .map_err(doing("starting netdumpd"))?;
     let pcap = config.pcap.then(|| out.join("net.pcap"));
+    let namespace =
+        config.tap.then(Namespace::new).transpose().map_err(doing("making a network namespace"))?;
     let (host_path, guest_path) = socket_paths(sockets.path());
+    let wire = match &namespace {
+        Some(namespace) => WireConfig::Tap { namespace: namespace.path() },
+        None => WireConfig::Unix { host_path, guest_path },
+    };
     let gateway = Gateway::start(GatewayConfig {
-        host_path,
-        guest_path,
+        wire,
         network: config.network,
         relay_ip: ip,
         herald: server.address(),
@@ -241,6 +262,7 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
         seed: config.seed,
         pcap: pcap.clone(),
         noise_per_s: config.noise_per_s,
+        decoys: config.decoys,
     })
     .map_err(doing("starting the gateway"))?;
 
@@ -251,12 +273,15 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
         qemu_log: out.join("qemu.log"),
         fault_log: config.log_faults.then(|| out.join("faults.log")),
         sockets: sockets.path().to_path_buf(),
+        filter_dump: config.filter_dump.then(|| out.join("qemu.pcap")),
     };
     let (serial_log, fault_log) = (paths.serial_log.clone(), paths.fault_log.clone());
     let monitor_path = paths.monitor();
-    let qemu = Qemu::start(&config.qemu, &config.machine, &config.network, paths)
-        .map_err(doing("starting QEMU"))?;
-    let mut guest = Guest { qemu, end };
+    let qemu_pcap = paths.filter_dump.clone();
+    let qemu =
+        Qemu::start(&config.qemu, &config.machine, &config.network, namespace.as_ref(), paths)
+            .map_err(doing("starting QEMU"))?;
+    let mut guest = Guest { qemu, end, monitor_path, monitor: None, link_is_up: true, bench: None };
     let (ready, layout) = guest.boot(config.machine.memory_len())?;
     let Machine { image, redact, .. } = &config.machine;
     if ready.image != *image || layout.redacted.is_empty() == *redact {
@@ -266,6 +291,7 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
         return Err(guest.error(what));
     }
     let crash = guest.crash()?;
+    guest.mend_link()?;
     let total = layout.ram_len();
     let kill_at = config.kill_server_at.map_or(u64::MAX, |share| (total as f64 * share) as u64);
     let mut is_killed = false;
@@ -287,7 +313,8 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
     let mut monitor = if gave_up && guest.qemu.wait(GAVE_UP_MAX) {
         None
     } else {
-        Some(stop_machine(&monitor_path)?)
+        guest.monitor()?.stop().map_err(doing("stopping the guest"))?;
+        guest.monitor.take()
     };
     // Noise has hit the NIC to the end; from here on a full socket means nothing.
     let stats = gateway.finish().map_err(doing("running the gateway"))?;
@@ -295,6 +322,7 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
         None => Vec::new(),
         Some(monitor) => guest.truth(monitor, &layout, &out)?,
     };
+    let bench = guest.bench;
     drop(guest);
     server.stop();
 
@@ -316,6 +344,7 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
     Ok(RunReport {
         ready,
         crash,
+        bench,
         outcome,
         server: finished,
         stats,
@@ -330,6 +359,7 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
             pcap,
             truth: settle(truth, keep)?,
             fault_log,
+            qemu_pcap,
         },
     })
 }
@@ -345,13 +375,6 @@ fn left_behind(dir: &Path) -> io::Result<Option<PathBuf>> {
         }
     }
     Ok(found)
-}
-
-fn stop_machine(monitor: &Path) -> Result<Monitor, RunError> {
-    let mut monitor =
-        Monitor::connect(monitor, CONNECT_MAX).map_err(doing("connecting to QEMU"))?;
-    monitor.stop().map_err(doing("stopping the guest"))?;
-    Ok(monitor)
 }
 
 fn judge(
@@ -390,9 +413,37 @@ fn settle(truth: Vec<TruthFile>, keep: bool) -> Result<Vec<PathBuf>, RunError> {
 struct Guest {
     qemu: Qemu,
     end: Instant,
+    monitor_path: PathBuf,
+    /// QEMU's monitor, once it was needed: it takes one connection only.
+    monitor: Option<Monitor>,
+    link_is_up: bool,
+    bench: Option<Bench>,
 }
 
 impl Guest {
+    fn monitor(&mut self) -> Result<&mut Monitor, RunError> {
+        let monitor = match self.monitor.take() {
+            Some(monitor) => monitor,
+            None => Monitor::connect(&self.monitor_path, CONNECT_MAX)
+                .map_err(doing("connecting to QEMU"))?,
+        };
+        Ok(self.monitor.insert(monitor))
+    }
+
+    fn set_link(&mut self, up: bool) -> Result<(), RunError> {
+        self.link_is_up = up;
+        self.monitor()?.set_link("net0", up).map_err(doing("setting the link"))
+    }
+
+    /// Brings the link up a little later, if the guest died while it was down.
+    fn mend_link(&mut self) -> Result<(), RunError> {
+        if self.link_is_up {
+            return Ok(());
+        }
+        std::thread::sleep(LINK_DOWN);
+        self.set_link(true)
+    }
+
     fn boot(&mut self, memory_len: u64) -> Result<(Ready, Layout), RunError> {
         match self.next("boot", &mut || {})? {
             Line::Ready(ready) => {
@@ -445,6 +496,8 @@ impl Guest {
             }
             match self.qemu.line(TICK) {
                 Ok(None | Some(Line::Text)) => {}
+                Ok(Some(Line::Link(wish))) => self.set_link(wish.up)?,
+                Ok(Some(Line::Bench(bench))) => self.bench = Some(bench),
                 Ok(Some(line)) => return Ok(line),
                 Err(_) => {
                     return Err(self.error(format!("QEMU ended before the guest could {goal}")));

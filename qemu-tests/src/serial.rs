@@ -1,8 +1,10 @@
-//! What the guest says on its serial port: free text, and three tagged lines
-//! that this harness reads.
+//! What the guest says on its serial port: free text, and tagged lines that
+//! this harness reads.
 //!
 //! ```text
 //! GUEST-READY {"volatile":[start,end],"ram":[[start,end],...],...}
+//! GUEST-BENCH {...}                  if it was asked to measure
+//! GUEST-LINK {"up":false}            as often as it waits for its link to change
 //! GUEST-CRASH {...}
 //! GUEST-OUTCOME {"result":"confirmed|unconfirmed|failed|nested","dump_bytes":...,...}
 //! ```
@@ -89,9 +91,48 @@ pub struct Outcome {
     /// Image bytes copied by the CPU.
     #[serde(default)]
     pub bytes_copied: u64,
+    /// Doorbells rung, or tails written, for frames to send.
+    #[serde(default)]
+    pub doorbells: u64,
     /// Anything else.
     #[serde(flatten)]
     pub more: Map<String, Value>,
+}
+
+/// What the NIC carries without a protocol, as the guest measured it.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+pub struct Bench {
+    /// Bytes of each frame.
+    pub frame_len: u64,
+    /// Those of them that are payload.
+    pub payload_len: u64,
+    /// Frames that were answered, 64 of them unanswered at most.
+    pub echo_frames: u64,
+    /// Microseconds until the last answer.
+    pub echo_us: u64,
+    /// Frames that nobody answered.
+    pub send_frames: u64,
+    /// Microseconds until the last one had left the device.
+    pub send_us: u64,
+}
+
+impl Bench {
+    /// Payload answered, in units of 10^6 bytes a second.
+    pub fn echo_mb_s(&self) -> f64 {
+        (self.echo_frames * self.payload_len) as f64 / self.echo_us.max(1) as f64
+    }
+
+    /// Payload sent without answers, in units of 10^6 bytes a second.
+    pub fn send_mb_s(&self) -> f64 {
+        (self.send_frames * self.payload_len) as f64 / self.send_us.max(1) as f64
+    }
+}
+
+/// The guest waits for its link to change.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+pub struct LinkWish {
+    /// What it waits for.
+    pub up: bool,
 }
 
 /// One line from the serial port.
@@ -99,6 +140,10 @@ pub struct Outcome {
 pub enum Line {
     /// `GUEST-READY`.
     Ready(Ready),
+    /// `GUEST-BENCH`: what the NIC carries.
+    Bench(Bench),
+    /// `GUEST-LINK`: the guest waits for its link to change.
+    Link(LinkWish),
     /// `GUEST-CRASH`: the fault handler has control.
     Crash(Value),
     /// `GUEST-OUTCOME`.
@@ -117,6 +162,10 @@ pub fn parse(line: &str) -> Line {
     let after = |tag| line.split_once(tag).map(|(_, json)| json);
     if let Some(json) = after("GUEST-READY ") {
         read(json, Line::Ready)
+    } else if let Some(json) = after("GUEST-BENCH ") {
+        read(json, Line::Bench)
+    } else if let Some(json) = after("GUEST-LINK ") {
+        read(json, Line::Link)
     } else if let Some(json) = after("GUEST-CRASH ") {
         read(json, Line::Crash)
     } else if let Some(json) = after("GUEST-OUTCOME ") {
@@ -131,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_three_lines_are_read() {
+    fn the_lines_are_read() {
         let Line::Ready(ready) = parse(
             r#"..GUEST-READY {"volatile":[4096,8192],"ram":[[0,10],[20,30]],"image":"elf","redacted":[0,0],"nic":"x"}"#,
         ) else {
@@ -143,12 +192,17 @@ mod tests {
         assert!(matches!(parse(r#"GUEST-CRASH {"vector":14}"#), Line::Crash(_)));
 
         let Line::Outcome(outcome) =
-            parse(r#"GUEST-OUTCOME {"result":"nested","dump_bytes":7,"kicks":3}"#)
+            parse(r#"GUEST-OUTCOME {"result":"nested","dump_bytes":7,"doorbells":3,"more":4}"#)
         else {
             panic!()
         };
         assert_eq!((outcome.result, outcome.dump_bytes), (OutcomeKind::Nested, 7));
-        assert_eq!(outcome.more["kicks"], 3);
+        assert_eq!((outcome.doorbells, &outcome.more["more"]), (3, &Value::from(4)));
+
+        let line = r#"GUEST-BENCH {"frame_len":1514,"payload_len":1448,"echo_frames":2,"echo_us":100,"send_frames":3,"send_us":0}"#;
+        let Line::Bench(bench) = parse(line) else { panic!() };
+        assert_eq!((bench.echo_mb_s(), bench.send_mb_s()), (28.96, 4344.0));
+        assert_eq!(parse(r#"GUEST-LINK {"up":true}"#), Line::Link(LinkWish { up: true }));
     }
 
     #[test]

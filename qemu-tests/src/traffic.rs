@@ -121,6 +121,11 @@ impl Tracker {
     }
 }
 
+/// The sequence number of a VMCORE message; `None` for anything else.
+pub fn data_seqno(payload: &[u8]) -> Option<u32> {
+    (payload.len() >= HEADER_LEN && be32(&payload[..4]) == VMCORE).then(|| be32(&payload[4..8]))
+}
+
 fn be32(bytes: &[u8]) -> u32 {
     bytes.iter().take(4).fold(0, |value, &byte| value << 8 | u32::from(byte))
 }

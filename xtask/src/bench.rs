@@ -17,7 +17,7 @@ use qemu_tests::qemu::Machine;
 use qemu_tests::run::{RunConfig, run as run_guest, time_limit};
 use serde_json::{Value, json};
 
-use crate::{cargo, intake, plot, tools};
+use crate::{bench_nics, cargo, intake, plot, tools};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -33,6 +33,9 @@ pub(crate) struct Args {
     /// Only simulated rows whose name contains this, and nothing else
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+    /// Only the rows of the NICs in QEMU, and nothing else
+    #[arg(long, conflicts_with = "only")]
+    nics: bool,
 }
 
 const REPORTED_MIB: u32 = 256;
@@ -42,8 +45,8 @@ const QEMU_RUNS: usize = 3;
 const INSTRUCTIONS_MAX: f64 = 1000.0;
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let rows = simulated(args)?;
-    let (mut qemu, mut cost) = (Vec::new(), Vec::new());
+    let rows = if args.nics { Vec::new() } else { simulated(args)? };
+    let (mut qemu, mut nics, mut cost) = (Vec::new(), Vec::new(), Vec::new());
     let (mut copies, mut server) = (Vec::new(), Vec::new());
     let mut missing = Vec::new();
     if args.only.is_none() {
@@ -54,21 +57,24 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 Vec::new()
             })
         };
-        server = measured("server rows", intake::rows());
-        qemu = measured("QEMU rows", in_qemu());
-        copies = measured("copies", bytes_touched());
-        cost = measured("instructions", instructions());
+        nics = measured("rows of the NICs", bench_nics::rows());
+        if !args.nics {
+            server = measured("server rows", intake::rows());
+            qemu = measured("QEMU rows", in_qemu());
+            copies = measured("copies", bytes_touched());
+            cost = measured("instructions", instructions());
+        }
     }
-    let below: Vec<&str> = (rows.iter().chain(&qemu).chain(&cost).chain(&server))
+    let below: Vec<&str> = (rows.iter().chain(&qemu).chain(&nics).chain(&cost).chain(&server))
         .filter(|row| row["ok"] == json!(false))
         .map(|row| row["scenario"].as_str().unwrap_or("?"))
         .collect();
-    if args.only.is_none() && args.mib >= REPORTED_MIB {
-        report(&rows, &qemu, &cost, &copies)?;
+    if args.only.is_none() && !args.nics && args.mib >= REPORTED_MIB {
+        report(&rows, &qemu, &nics, &cost, &copies)?;
     }
     if args.json {
         let all = json!({
-            "rows": rows, "qemu": qemu, "cost": cost, "copies": copies, "server": server,
+            "rows": rows, "qemu": qemu, "nics": nics, "cost": cost, "copies": copies, "server": server,
         });
         println!("{all}");
     }
@@ -255,7 +261,13 @@ const BEGIN: &str = "<!-- bench:begin -->";
 const END: &str = "<!-- bench:end -->";
 
 /// Replaces the generated part of docs/performance.md, and the plots beside it.
-fn report(rows: &[Value], qemu: &[Value], cost: &[Value], copies: &[Value]) -> Result<()> {
+fn report(
+    rows: &[Value],
+    qemu: &[Value],
+    nics: &[Value],
+    cost: &[Value],
+    copies: &[Value],
+) -> Result<()> {
     let docs = cargo::root().join("docs");
     let path = docs.join("performance.md");
     let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
@@ -286,6 +298,7 @@ fn report(rows: &[Value], qemu: &[Value], cost: &[Value], copies: &[Value]) -> R
             table += &format!("| `{name}` | {:.1} |\n", number(row, "ours_mb_s"));
         }
     }
+    table += &bench_nics::table(nics);
     if !cost.is_empty() {
         table += "\n| cost | instructions a data packet |\n|---|---|\n";
         for row in cost {

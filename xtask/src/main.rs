@@ -1,6 +1,7 @@
 //! Developer commands: `cargo xtask --help`.
 
 mod bench;
+mod bench_nics;
 mod cargo;
 mod ci;
 mod debuggers;

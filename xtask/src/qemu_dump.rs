@@ -116,6 +116,7 @@ fn machine(args: &Args) -> Result<(Machine, &'static Board)> {
         slots: args.slots,
         seed: args.seed,
         append: String::new(),
+        properties: String::new(),
     };
     board.check(&machine)?;
     Ok((machine, board))

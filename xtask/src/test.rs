@@ -10,7 +10,9 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use qemu_tests::board::Guest;
 use qemu_tests::matrix::{Case, cases};
+use qemu_tests::qemu::devices;
 use qemu_tests::run::{RunConfig, RunReport, run as run_guest};
+use qemu_tests::tap;
 
 use crate::tally::Tally;
 use crate::{cargo, debuggers, layouts, tools, tshark};
@@ -158,18 +160,25 @@ fn matrix(cases: Vec<Case>) -> Tally {
         };
         let (mapping, client) = (case.machine.mapping.clone(), case.machine.client.clone());
         let needs = (guest, emulator, mapping, client);
-        match programs.entry(needs.clone()).or_insert_with(|| programs_for(&needs)) {
-            Ok(programs) => {
-                let begin = Instant::now();
-                let result = programs.run(&case, &judges);
-                tally.record(&name, begin.elapsed(), result);
+        let programs = match programs.entry(needs.clone()).or_insert_with(|| programs_for(&needs)) {
+            Ok(programs) => programs,
+            Err(Missing::Outside(why)) => {
+                tally.skip(name, why.as_str());
+                continue;
             }
-            Err(Missing::Outside(why)) => tally.skip(name, why.as_str()),
             Err(Missing::Build(why)) => {
                 println!("{name}: {why}");
                 tally.fail(format!("{name}: it does not build"));
+                continue;
             }
+        };
+        if let Err(why) = programs.can_run(&case) {
+            tally.skip(name, why);
+            continue;
         }
+        let begin = Instant::now();
+        let result = programs.run(&case, &judges);
+        tally.record(&name, begin.elapsed(), result);
     }
     tally
 }
@@ -224,6 +233,8 @@ struct Programs {
     guest: PathBuf,
     netdumpd: PathBuf,
     out: PathBuf,
+    /// NICs that this QEMU has.
+    devices: Vec<&'static str>,
 }
 
 enum Missing {
@@ -244,12 +255,24 @@ fn programs_for(
         let out = cargo::target_dir()?.join("qemu-matrix");
         let guest = cargo::build_guest(*guest, mapping, client)?;
         let netdumpd = cargo::build_netdumpd()?;
-        Ok(Programs { qemu, guest, netdumpd, out })
+        let devices = devices(&qemu).context("asking QEMU for its devices")?;
+        Ok(Programs { qemu, guest, netdumpd, out, devices })
     };
     rest().map_err(|error| Missing::Build(format!("{error:#}")))
 }
 
 impl Programs {
+    /// Whether this machine has what a case needs; if not, what is missing.
+    fn can_run(&self, case: &Case) -> Result<(), String> {
+        if !self.devices.contains(&case.machine.nic.as_str()) {
+            return Err(format!("this QEMU has no {}", case.machine.nic));
+        }
+        if case.tap {
+            tap::probe().map_err(|error| format!("no tap: {error}"))?;
+        }
+        Ok(())
+    }
+
     fn run(&self, case: &Case, judges: &Judges) -> Result<()> {
         let out = self.out.join(&case.name);
         // Left from a run that failed.
@@ -257,11 +280,14 @@ impl Programs {
         let Self { guest, qemu, netdumpd, .. } = self;
         let mut config = RunConfig::new(guest.clone(), qemu.clone(), netdumpd.clone(), out.clone());
         case.configure(&mut config);
-        let report = run_guest(&config, &mut |_| {})?;
-        case.judge(&report)
+        let result = run_guest(&config, &mut |_| {});
+        case.judge(&result)
             .map_err(|complaint| anyhow!("{complaint}\nits files are in {}", out.display()))?;
-        judges.dump(case, guest, &report)?;
-        if let Some(capture) = report.files.pcap.as_ref().filter(|_| judges.tshark) {
+        let Ok(report) = &result else {
+            return fs::remove_dir_all(&out).context("removing the files of a refused boot");
+        };
+        judges.dump(case, guest, report)?;
+        if let Some(capture) = Case::capture(report).filter(|_| judges.tshark) {
             tshark::judge(capture, report.outcome.acked_bytes)?;
         }
         fs::remove_dir_all(&out).context("removing the files of a run that passed")

@@ -5,6 +5,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::addr::MacAddr;
 
+/// Bytes of the shortest frame, less its FCS (IEEE 802.3 section 4.4.2).
+pub const FRAME_MIN: usize = 60;
+
 /// EtherType of IPv4.
 pub const ETHERTYPE_IPV4: u16 = 0x0800;
 /// EtherType of ARP.

@@ -108,11 +108,12 @@ impl Device {
             return;
         }
         let len = if extended && !igb { command & 0xf_ffff } else { command & 0xffff } as usize;
-        if self.partial.is_empty() {
+        // QEMU's 8257x takes the option from the last piece of a frame, silicon from the first.
+        if self.partial.is_empty() || self.family == Family::E1000e {
             self.partial_insert = extended && options & 0x200 != 0;
-            if igb && options >> 14 == 0 {
-                self.violation("advanced descriptor without a frame length");
-            }
+        }
+        if self.partial.is_empty() && igb && options >> 14 == 0 {
+            self.violation("advanced descriptor without a frame length");
         }
         if len == 0 && self.family != Family::E1000 {
             self.partial_lost = true;

@@ -17,6 +17,10 @@ pub const SLOTS_MIN: usize = 16;
 /// Most window slots: what the volatile section has room for.
 pub const SLOTS_MAX: usize = 1024;
 
+/// Longest virtio queues that there is memory for.
+const TX_QUEUE_MAX: u16 = 256;
+const RX_QUEUE_MAX: u16 = 64;
+
 /// What the command line asks for, with defaults for what it leaves out.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Options {
@@ -42,6 +46,20 @@ pub struct Options {
     pub redact: bool,
     /// `cpus=`: how many CPUs to use, 1 or 2. Default 1.
     pub cpus: u32,
+    /// `busy=`: frames that the live kernel sends before it dies. Default 200.
+    pub busy: u64,
+    /// `left=`: what state the device is left in.
+    pub left: Left,
+    /// `link=`: what happens to the link before the death. Default nothing.
+    pub link: LinkFate,
+    /// `offload=1`: let an Intel controller insert checksums.
+    pub offload: bool,
+    /// `tx-queue=`: descriptors of a virtio transmit queue, where the driver may choose. Default 256.
+    pub tx_queue: u16,
+    /// `rx-queue=`: buffers of a virtio receive queue. Default 64.
+    pub rx_queue: u16,
+    /// `bench=`: MiB to send and to have answered before the death, measured. Default none.
+    pub bench_mib: Option<u64>,
     /// `exit=1`: leave QEMU after the outcome instead of stopping with the machine intact.
     pub exit: bool,
     /// The words of [`DUMP_KEYS`], as given.
@@ -76,10 +94,79 @@ impl Default for Options {
             image: ImageKind::Elf,
             redact: false,
             cpus: 1,
+            busy: 200,
+            left: Left::default(),
+            link: LinkFate::Up,
+            offload: false,
+            tx_queue: TX_QUEUE_MAX,
+            rx_queue: RX_QUEUE_MAX,
+            bench_mib: None,
             exit: false,
             dump: String::new(),
         }
     }
+}
+
+/// What is wrong with the device when the kernel dies, beyond the buffers that
+/// are posted and the frames that nobody announced or reaped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Left {
+    /// The network takes nothing, so that the ring is full of frames under way.
+    pub stuck: bool,
+    /// Intel: frames announced to a transmitter that is off.
+    pub pending: bool,
+    /// MSI-X is on.
+    pub msi_x: bool,
+    /// Bus mastering is off, and frames were announced since.
+    pub bus_off: bool,
+    /// Registers are not decoded, and a doorbell was lost for it.
+    pub undecoded: bool,
+    /// The function sleeps (D3hot).
+    pub asleep: bool,
+    /// Rings and registers are overwritten, and the device has noticed.
+    pub garbage: bool,
+    /// The live driver had stopped the device.
+    pub stopped: bool,
+    /// The live driver was in the middle of bringing the device up again.
+    pub half: bool,
+}
+
+impl Left {
+    fn parse(words: &str) -> Option<Self> {
+        let mut left = Self::default();
+        for word in words.split(',') {
+            let flag = match word {
+                "stuck" => &mut left.stuck,
+                "pending" => &mut left.pending,
+                "msi-x" => &mut left.msi_x,
+                "bus-off" => &mut left.bus_off,
+                "undecoded" => &mut left.undecoded,
+                "asleep" => &mut left.asleep,
+                "garbage" => &mut left.garbage,
+                "stopped" => &mut left.stopped,
+                "half" => &mut left.half,
+                _ => return None,
+            };
+            *flag = true;
+        }
+        Some(left)
+    }
+}
+
+/// What happens to the link before the kernel dies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LinkFate {
+    /// Nothing.
+    Up,
+    /// It goes down and comes up again.
+    Bounce,
+    /// It goes down and is still down at the death.
+    Down,
+}
+
+impl LinkFate {
+    const NAMES: &[(&str, Self)] =
+        &[("up", Self::Up), ("bounce", Self::Bounce), ("down", Self::Down)];
 }
 
 /// Which NIC to use.
@@ -251,8 +338,32 @@ impl Options {
             "image" => {
                 self.image = named(ImageKind::NAMES, value).ok_or(bad("elf, flat or freebsd"))?;
             }
-            "redact" => self.redact = switch(value).ok_or(bad("0 or 1"))?,
-            "exit" => self.exit = switch(value).ok_or(bad("0 or 1"))?,
+            "redact" => self.redact = yes_or_no(value).ok_or(bad("0 or 1"))?,
+            "busy" => {
+                self.busy = number(value, 0, 1 << 20).ok_or(bad("a number of frames"))?;
+            }
+            "left" => {
+                self.left = Left::parse(value).ok_or(bad(
+                    "stuck, pending, msi-x, bus-off, undecoded, asleep, garbage, stopped or half, \
+                     with commas between",
+                ))?;
+            }
+            "link" => {
+                self.link = named(LinkFate::NAMES, value).ok_or(bad("up, bounce or down"))?;
+            }
+            "offload" => self.offload = yes_or_no(value).ok_or(bad("0 or 1"))?,
+            "tx-queue" => {
+                let len = number(value, 4, TX_QUEUE_MAX.into()).filter(|len| len.is_power_of_two());
+                self.tx_queue = len.ok_or(bad("a power of two from 4 to 256"))? as u16;
+            }
+            "rx-queue" => {
+                let len = number(value, 1, RX_QUEUE_MAX.into()).filter(|len| len.is_power_of_two());
+                self.rx_queue = len.ok_or(bad("a power of two from 1 to 64"))? as u16;
+            }
+            "bench" => {
+                self.bench_mib = Some(number(value, 1, 1 << 12).ok_or(bad("a number of MiB"))?);
+            }
+            "exit" => self.exit = yes_or_no(value).ok_or(bad("0 or 1"))?,
             _ if DUMP_KEYS.contains(&key) => {
                 write!(self.dump, " {key}={value}").map_err(|_| bad("a shorter command line"))?;
             }
@@ -285,14 +396,6 @@ impl Options {
     }
 }
 
-fn switch(value: &str) -> Option<bool> {
-    named(&[("0", false), ("1", true)], value)
-}
-
-fn named<T: Copy>(names: &[(&str, T)], value: &str) -> Option<T> {
-    names.iter().find(|(name, _)| *name == value).map(|(_, named)| *named)
-}
-
 /// A decimal or `0x` hexadecimal number in a range.
 fn number(value: &str, least: u64, most: u64) -> Option<u64> {
     let number = match value.strip_prefix("0x") {
@@ -317,6 +420,7 @@ mod tests {
         let options = Options::parse(
             "nic=virtio-net-pci crash=driver-lock mtu=4148 server=192.0.2.1 client=192.0.2.7 \
              gateway=192.0.2.254 path=var/crash slots=256 nested=7 seed=0x10 fill=48 cpus=2 image=flat redact=1 exit=1 \
+             busy=7 left=msi-x,bus-off link=bounce offload=1 tx-queue=64 rx-queue=16 bench=8 \
              payload=4000 deadline=60 no-progress=2 link-wait=3 max-transmissions=9 strict=yes \
              zeros=send",
         )
@@ -333,6 +437,13 @@ mod tests {
             cpus: 2,
             image: ImageKind::Flat,
             redact: true,
+            busy: 7,
+            left: Left { msi_x: true, bus_off: true, ..Left::default() },
+            link: LinkFate::Bounce,
+            offload: true,
+            tx_queue: 64,
+            rx_queue: 16,
+            bench_mib: Some(8),
             exit: true,
             dump: options.dump.clone(),
         };
@@ -400,6 +511,11 @@ mod tests {
             ("image", "image=coff"),
             ("redact", "redact=2"),
             ("exit", "exit=yes"),
+            ("left", "left=msi-x,broken"),
+            ("left", "left="),
+            ("link", "link=off"),
+            ("tx-queue", "tx-queue=512"),
+            ("rx-queue", "rx-queue=48"),
         ] {
             let refused = Options::parse(line).unwrap_err();
             assert!(

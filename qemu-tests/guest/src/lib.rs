@@ -8,6 +8,7 @@
 
 pub mod calendar;
 pub mod cmdline;
+pub mod live_frame;
 pub mod memory;
 pub mod pattern;
 pub mod pvh;

@@ -29,10 +29,36 @@ pub struct Ready<'a> {
     pub redacted: [u64; 2],
     /// Seed of the pattern.
     pub seed: u64,
-    /// Frames the live kernel sent and received.
+    /// Frames the live kernel sent that have to arrive, ARP aside.
     pub live_sent: u64,
-    /// See [`Ready::live_sent`].
+    /// Frames it received.
     pub live_received: u64,
+    /// Those of them that answered a frame of its own.
+    pub live_answers: u64,
+}
+
+/// `GUEST-LINK`: the guest waits for its link to change.
+#[derive(Clone, Serialize, Debug)]
+pub struct Link {
+    /// What it waits for.
+    pub up: bool,
+}
+
+/// `GUEST-BENCH`: what the NIC carries without a protocol.
+#[derive(Clone, Serialize, Default, Debug)]
+pub struct Bench {
+    /// Bytes of each frame.
+    pub frame_len: u64,
+    /// Those of them that are payload, fetched from RAM by the device.
+    pub payload_len: u64,
+    /// Frames that were each answered by a small one, at most 64 of them unanswered.
+    pub echo_frames: u64,
+    /// Microseconds from the first one to the last answer.
+    pub echo_us: u64,
+    /// Frames that nobody answered, as many under way as the ring holds.
+    pub send_frames: u64,
+    /// Microseconds until the last one had left the device.
+    pub send_us: u64,
 }
 
 /// `GUEST-CRASH`: in the fault handler, before the dump.
@@ -81,6 +107,8 @@ pub struct Outcome<'a> {
     pub bytes_read: u64,
     /// Image bytes that the CPU copied.
     pub bytes_copied: u64,
+    /// Doorbells rung, or tails written, for frames to send.
+    pub doorbells: u64,
     /// Most cells in use at once.
     pub cells_high_water: u64,
     /// Microseconds from take-over to the end.
@@ -116,6 +144,14 @@ impl Line for Ready<'_> {
     const TAG: &'static str = "GUEST-READY";
 }
 
+impl Line for Link {
+    const TAG: &'static str = "GUEST-LINK";
+}
+
+impl Line for Bench {
+    const TAG: &'static str = "GUEST-BENCH";
+}
+
 impl Line for Crash<'_> {
     const TAG: &'static str = "GUEST-CRASH";
 }
@@ -148,14 +184,15 @@ mod tests {
             redacted: [0, 4096],
             seed: u64::MAX,
             live_sent: 3,
-            live_received: 1,
+            live_received: 2,
+            live_answers: 1,
         };
         assert_eq!(
             parsed(&ready),
             json!({"volatile": [2_097_152, 2_621_440],
                    "ram": [[0, 654_336], [1_048_576, 268_304_384]],
                    "nic": "1af4:1000", "image": "elf", "redacted": [0, 4096], "seed": u64::MAX,
-                   "live_sent": 3, "live_received": 1})
+                   "live_sent": 3, "live_received": 2, "live_answers": 1})
         );
     }
 

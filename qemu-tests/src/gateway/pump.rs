@@ -4,8 +4,6 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufWriter};
 use std::net::{SocketAddr, UdpSocket};
-use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -15,10 +13,12 @@ use netsim::link::{Frame, Link};
 use netsim::pcap::Capture;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::wire::{Sent, Wire};
 use super::{GatewayConfig, Shared, Stats};
 use crate::far_end::{Action, CLIENT_PORT, FarEnd, HERALD_PORT, Network};
-use crate::frame::{self, Received};
-use crate::traffic::Tracker;
+use crate::frame::{self, Datagram, Received};
+use crate::live::Census;
+use crate::traffic::{self, Tracker};
 
 /// Frames that wait for QEMU's socket. The kernel's own queue for unix
 /// datagrams may be as short as 10, less than one burst of acks.
@@ -29,12 +29,14 @@ const BATCH: usize = 64;
 const BUFFER_LEN: usize = 70_000;
 /// Longest sleep: how late a stop or a change is noticed.
 const SLEEP_MAX: Duration = Duration::from_millis(10);
+/// Longest time that the guest's frames are left where they are.
+const HOLD_MAX_MS: u16 = 1000;
 /// Captured bytes at most: a long run must not fill the disk.
 const CAPTURE_MAX: u64 = 2 << 30;
 
 /// The two ends that the thread reads, already bound and not blocking.
 pub(super) struct Sockets {
-    pub(super) guest: UnixDatagram,
+    pub(super) guest: Wire,
     pub(super) relay: UdpSocket,
 }
 
@@ -44,14 +46,16 @@ pub(super) struct Pump {
     shared: Arc<Shared>,
     far_end: FarEnd,
     network: Network,
-    guest_path: PathBuf,
-    connected: bool,
-    guest: UnixDatagram,
+    guest: Wire,
     relay: UdpSocket,
     up: Link,
     down: Link,
     backlog: VecDeque<Frame>,
     tracker: Tracker,
+    live: Census,
+    /// Until when the guest's frames are left where they are.
+    held_until: Instant,
+    decoys: bool,
     capture: Option<Capture<BufWriter<File>>>,
     captured_len: u64,
     next_noise: Instant,
@@ -73,14 +77,15 @@ impl Pump {
             shared,
             far_end: FarEnd::new(config.network, config.herald),
             network: config.network,
-            guest_path: config.guest_path,
-            connected: false,
             guest: sockets.guest,
             relay: sockets.relay,
             up,
             down,
             backlog: VecDeque::new(),
             tracker: Tracker::default(),
+            live: Census::default(),
+            held_until: Instant::ZERO,
+            decoys: config.decoys,
             capture,
             captured_len: 0,
             next_noise: Instant::ZERO,
@@ -100,7 +105,7 @@ impl Pump {
             self.noise();
             self.at_far_end();
             self.at_guest();
-            self.drain_backlog()?;
+            self.drain_backlog();
             self.publish();
             if !more {
                 self.sleep()?;
@@ -119,18 +124,41 @@ impl Pump {
 
     /// Frames from QEMU go into the up link. `true` if there may be more.
     fn read_guest(&mut self, buf: &mut [u8]) -> io::Result<bool> {
+        if self.is_held() {
+            return Ok(false);
+        }
         for _ in 0..BATCH {
-            let Some(len) = ready(self.guest.recv(buf))? else { return Ok(false) };
+            let Some(len) = self.guest.receive(buf)? else { return Ok(false) };
             let now = self.now();
             self.capture(now, &buf[..len]);
-            if let Received::Udp(datagram) = frame::parse(&buf[..len])
-                && datagram.from_port == CLIENT_PORT
-            {
-                self.tracker.guest_sent(now, datagram.payload);
+            match frame::parse(&buf[..len]) {
+                Received::Udp(datagram) if datagram.from_port == CLIENT_PORT => {
+                    self.tracker.guest_sent(now, datagram.payload);
+                    self.decoy(now, datagram);
+                }
+                Received::Live(live) => self.live.saw(&live),
+                _ => {}
             }
             self.up.send(now, &buf[..len]);
         }
         Ok(true)
+    }
+
+    fn is_held(&self) -> bool {
+        self.now() < self.held_until
+    }
+
+    /// Shows the guest an ack of one message in sixteen that is not for it.
+    fn decoy(&mut self, now: Instant, datagram: Datagram<'_>) {
+        let Some(seqno) = traffic::data_seqno(datagram.payload).filter(|_| self.decoys) else {
+            return;
+        };
+        if seqno.is_multiple_of(16)
+            && self.far_end.decoy(datagram.to_port, seqno, &mut self.scratch)
+        {
+            self.stats.decoys += 1;
+            self.down.send(now, &self.scratch);
+        }
     }
 
     /// Datagrams of the server become frames on the down link.
@@ -159,6 +187,9 @@ impl Pump {
                         self.stats.relay_errors += 1;
                     }
                 }
+                Action::Hold(ms) => {
+                    self.held_until = now.after(u64::from(ms.min(HOLD_MAX_MS)) * 1000);
+                }
                 Action::Ignore => {}
                 Action::NoSession => self.stats.unroutable += 1,
                 Action::Malformed => self.stats.malformed += 1,
@@ -180,15 +211,10 @@ impl Pump {
         }
     }
 
-    fn drain_backlog(&mut self) -> io::Result<()> {
-        if !self.connected && !self.backlog.is_empty() {
-            self.connected = self.guest.connect(&self.guest_path).is_ok();
-        }
-        while self.connected
-            && let Some(frame) = self.backlog.pop_front()
-        {
+    fn drain_backlog(&mut self) {
+        while let Some(frame) = self.backlog.pop_front() {
             match self.guest.send(&frame.bytes) {
-                Ok(_) => {
+                Sent::Yes => {
                     let now = self.now();
                     self.capture(now, &frame.bytes);
                     if let Received::Udp(datagram) = frame::parse(&frame.bytes)
@@ -198,18 +224,13 @@ impl Pump {
                     }
                     self.down.recycle(frame);
                 }
-                Err(error) if is_full(&error) => {
+                Sent::Full => {
                     self.backlog.push_front(frame);
                     break;
                 }
-                // QEMU has gone, or is not there yet: as a cable without an end.
-                Err(_) => {
-                    self.stats.socket_full += 1;
-                    self.connected = false;
-                }
+                Sent::Nobody => self.stats.socket_full += 1,
             }
         }
-        Ok(())
     }
 
     fn noise(&mut self) {
@@ -221,7 +242,8 @@ impl Pump {
         // What was missed while asleep is not made up for.
         self.next_noise = now.after(1_000_000 / u64::from(per_s));
         let fill = self.stats.noise as u8;
-        let len = 46 + (self.stats.noise * 97 % 1455) as usize;
+        // Also shorter than Ethernet allows, and longer than a receive buffer.
+        let len = (self.stats.noise * 97 % 3000) as usize;
         frame::build_noise(&mut self.scratch, self.network.gateway.mac, len, fill);
         self.stats.noise += 1;
         self.down.send(now, &self.scratch);
@@ -241,6 +263,7 @@ impl Pump {
         self.stats.up = self.up.counters();
         self.stats.down = self.down.counters();
         self.stats.unsummed = self.far_end.unsummed();
+        self.stats.live = self.live.counts();
         self.stats.traffic = self.tracker.traffic();
         *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner) = self.stats;
     }
@@ -257,13 +280,16 @@ impl Pump {
             .unwrap_or(u64::MAX);
         let wait = Duration::from_micros(wait_us).min(SLEEP_MAX);
         let Ok(timeout) = Timespec::try_from(wait) else { return Ok(()) };
-        let guest_events = if self.connected && !self.backlog.is_empty() {
-            PollFlags::IN | PollFlags::OUT
+        let waiting = if self.is_held() { PollFlags::empty() } else { PollFlags::IN };
+        let guest_events = if self.guest.is_connected() && !self.backlog.is_empty() {
+            waiting | PollFlags::OUT
         } else {
-            PollFlags::IN
+            waiting
         };
-        let mut fds =
-            [PollFd::new(&self.guest, guest_events), PollFd::new(&self.relay, PollFlags::IN)];
+        let mut fds = [
+            PollFd::from_borrowed_fd(self.guest.fd(), guest_events),
+            PollFd::new(&self.relay, PollFlags::IN),
+        ];
         match poll(&mut fds, Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
@@ -273,7 +299,7 @@ impl Pump {
 
 /// `None` when a socket has nothing (more) to give. An error that a datagram
 /// socket reports for an earlier datagram ends nothing either.
-fn ready<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+pub(super) fn ready<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) => match error.kind() {
@@ -284,9 +310,4 @@ fn ready<T>(result: io::Result<T>) -> io::Result<Option<T>> {
             _ => Err(error),
         },
     }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::WouldBlock
-        || error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error())
 }

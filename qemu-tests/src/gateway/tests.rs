@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use super::*;
@@ -31,8 +32,7 @@ impl Bench {
         let SocketAddr::V4(herald) = server.local_addr().unwrap() else { panic!() };
         let network = Network::default();
         let gateway = Gateway::start(GatewayConfig {
-            host_path: host_path.clone(),
-            guest_path,
+            wire: WireConfig::Unix { host_path: host_path.clone(), guest_path },
             network,
             relay_ip,
             herald,
@@ -40,6 +40,7 @@ impl Bench {
             seed: 7,
             pcap: Some(dir.path().join("net.pcap")),
             noise_per_s: 0,
+            decoys: false,
         })
         .unwrap();
         guest.connect(host_path).unwrap();

@@ -103,7 +103,7 @@ pub(super) fn arm(
         None => None,
         Some(device) => {
             let memory = volatile::nic_memory().ok_or(ArmError::Twice)?;
-            let nic = device.driver(machine, memory, Identity::new(), options.mtu());
+            let nic = device.driver(machine, memory, Identity::new(), options);
             Some(nic.map_err(ArmError::Nic)?)
         }
     };
@@ -191,7 +191,7 @@ fn dump(
             None => armed.dump(&mut [], &mut io),
         }
     });
-    tell(&outcome);
+    tell(&outcome, kit.nic.as_ref().map_or(0, Driver::doorbells));
     if kit.exit {
         arch::exit(outcome.is_complete());
     }
@@ -273,7 +273,7 @@ fn announce(how: &str, message: &str, registers: &Registers) {
     });
 }
 
-fn tell(outcome: &Outcome) {
+fn tell(outcome: &Outcome, doorbells: u64) {
     report(&report::Outcome {
         result: match outcome.verdict {
             Verdict::Confirmed => "confirmed",
@@ -291,6 +291,7 @@ fn tell(outcome: &Outcome) {
         retransmits: outcome.retransmits.into(),
         bytes_read: outcome.bytes_read,
         bytes_copied: outcome.bytes_copied,
+        doorbells,
         cells_high_water: outcome.cells_high_water as u64,
         elapsed_us: outcome.elapsed_us,
         data_us: outcome.data_us,

@@ -6,10 +6,11 @@ use debugnet_core::nic::{
     Capabilities, Link, Nic, NicError, RxError, Start, TxError, TxFrame, TxTicket,
 };
 use debugnet_core::time::Clock;
-use guest::cmdline::NicChoice;
+use guest::cmdline::{NicChoice, Options};
 use heapless::String;
 use nic_e1000::E1000;
 use nic_hal::pci::Cf8;
+use nic_hal::pci_types::PciAddress;
 use nic_hal::{DmaMap, DmaRegion};
 use nic_virtio::{MEMORY_NEEDED_ANY, Sizes, VirtioNet};
 
@@ -26,6 +27,9 @@ pub(super) const MEMORY_NEEDED: usize = {
     larger.next_multiple_of(8)
 };
 
+/// Longest queue of a legacy virtio device there is room for: that of `Sizes::ANY`.
+const LEGACY_QUEUE_MAX: u16 = 1024;
+
 /// A device that can be driven.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Device {
@@ -41,23 +45,26 @@ pub(super) fn find(choice: NicChoice) -> Option<Device> {
 
 impl Device {
     /// A driver in `memory`. Writes nothing to the device. A virtio device
-    /// names its MTU itself, so `ip_mtu` means nothing to it.
+    /// names its MTU itself, and offers to insert checksums or does not.
     pub(super) fn driver<M: DmaMap>(
         self,
         machine: &mut Machine,
         memory: DmaRegion,
         map: M,
-        ip_mtu: u16,
+        options: &Options,
     ) -> Result<Driver<M>, NicError> {
         match self {
             Self::Virtio(device) => {
                 let transport = device.transport(machine)?;
-                let nic = VirtioNet::with_sizes(transport, memory, map, Sizes::ANY)?;
-                Ok(Driver::Virtio(nic))
+                let sizes = Sizes::new(options.tx_queue, options.rx_queue)
+                    .and_then(|sizes| sizes.with_legacy(LEGACY_QUEUE_MAX))
+                    .ok_or(NicError::Unsupported("queues of these lengths"))?;
+                Ok(Driver::Virtio(VirtioNet::with_sizes(transport, memory, map, sizes)?))
             }
             Self::Intel(device) => {
                 let nic = E1000::new(device.registers(machine)?, memory, map)?;
-                Ok(Driver::Intel(nic.with_ip_mtu(ip_mtu)))
+                let nic = nic.with_ip_mtu(options.mtu()).with_checksum_offload(options.offload);
+                Ok(Driver::Intel(nic))
             }
         }
     }
@@ -68,6 +75,14 @@ impl Device {
         match self {
             Self::Virtio(virtio::Device::Mmio { registers, version: 2 }) => Some(registers),
             _ => None,
+        }
+    }
+
+    /// Where on the PCI bus it is, if it is there.
+    pub(super) fn pci_address(self) -> Option<PciAddress> {
+        match self {
+            Self::Virtio(device) => device.pci_address(),
+            Self::Intel(device) => Some(device.pci_address()),
         }
     }
 
@@ -98,6 +113,19 @@ pub(super) enum Driver<M> {
 }
 
 impl<M: DmaMap> Driver<M> {
+    /// Doorbells rung, or tails written, for frames to send.
+    pub(super) fn doorbells(&self) -> u64 {
+        match self {
+            Self::Virtio(nic) => nic.counters().doorbells,
+            Self::Intel(nic) => nic.counters().doorbells,
+        }
+    }
+
+    /// Whether frames too short for Ethernet are filled up.
+    pub(super) fn pads(&self) -> bool {
+        matches!(self, Self::Intel(_))
+    }
+
     fn nic(&mut self) -> &mut dyn Nic {
         match self {
             Self::Virtio(nic) => nic,

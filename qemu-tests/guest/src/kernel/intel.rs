@@ -55,6 +55,11 @@ impl Device {
         })
     }
 
+    /// Where on the PCI bus it is.
+    pub(super) fn pci_address(self) -> PciAddress {
+        self.address
+    }
+
     /// Vendor and device id.
     pub(super) fn name(self) -> String<NAME_MAX> {
         let mut name = String::new();

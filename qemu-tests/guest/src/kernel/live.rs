@@ -6,36 +6,36 @@
 //! queued that it was not told about, and, in one of the deaths, a lock held
 //! and a ring entry half written.
 
-use core::net::Ipv4Addr;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use debugnet_core::addr::{DeviceAddr, MacAddr, PhysAddr, PhysRange};
-use debugnet_core::nic::{Checksum, Nic, NicError, Payload, Start, TxError, TxFrame, TxTicket};
+use debugnet_core::addr::{DeviceAddr, PhysAddr, PhysRange};
+use debugnet_core::nic::{
+    Checksum, Link, Nic, NicError, Payload, Start, TxError, TxFrame, TxTicket,
+};
 use debugnet_core::time::{Budget, Clock};
-use debugnet_core::wire::arp::{self, ArpPacket};
-use debugnet_core::wire::ethernet::{ETHERTYPE_ARP, EthernetHeader};
-use guest::cmdline::{NicChoice, Options};
-use heapless::{String, Vec};
+use guest::cmdline::{LinkFate, NicChoice, Options};
+use guest::memory::Ranges;
+use guest::report;
+use heapless::String;
 use nic_hal::{DmaMap, DmaRegion, Reserved};
 use spin::Mutex;
 use zerocopy::IntoBytes;
-use zerocopy::network_endian::U16;
 
 use super::arch::{self, Machine};
 use super::driver::{self, Device, MEMORY_NEEDED};
-use super::{fatal, say};
+use super::traffic::{Counts, Talk};
+use super::{fatal, left, report, say};
 
-type Driver = driver::Driver<LiveMap>;
+/// The live kernel's driver.
+pub(super) type Driver = driver::Driver<LiveMap>;
 
-/// Longest frame the live kernel receives, in bytes.
-const FRAME_MAX: usize = 1514;
 /// Bytes of the smallest Ethernet frame, less its FCS.
 const FRAME_MIN: usize = 60;
-/// Questions the live kernel asks.
-const QUESTIONS: u64 = 4;
-/// Microseconds it waits for the device, and for an answer.
+/// Frames that are under way when something happens to them.
+const HALF_A_RING: u64 = 40;
+/// Microseconds it waits for the device, and for the link.
 const BRINGUP_US: u64 = 2_000_000;
-const ANSWER_US: u64 = 300_000;
+const LINK_US: u64 = 60_000_000;
 /// Looks at the device in such a wait.
 const LOOKS_MAX: u32 = 20_000_000;
 
@@ -52,7 +52,7 @@ static DRIVER: Mutex<Option<Driver>> = Mutex::new(None);
 static TRAP: AtomicBool = AtomicBool::new(false);
 
 /// Maps payloads of the live driver, and is the place where the driver dies.
-struct LiveMap;
+pub(super) struct LiveMap;
 
 impl DmaMap for LiveMap {
     fn map(&self, range: PhysRange) -> Option<DeviceAddr> {
@@ -73,8 +73,9 @@ pub(super) struct LiveNic {
     name: String<{ driver::NAME_MAX }>,
     /// Where the driver's rings and buffers are.
     memory: PhysAddr,
-    sent: u64,
-    received: u64,
+    /// Steps that its bring-up took.
+    bringup_steps: u32,
+    counts: Counts,
 }
 
 impl LiveNic {
@@ -84,8 +85,8 @@ impl LiveNic {
             device: driver::find(options.nic),
             name: String::new(),
             memory: PhysAddr(0),
-            sent: 0,
-            received: 0,
+            bringup_steps: 0,
+            counts: Counts::default(),
         };
         let Some(device) = this.device else {
             if options.nic != NicChoice::None {
@@ -115,7 +116,7 @@ impl LiveNic {
         // may write to it until the dump's driver has reset the device.
         let memory = unsafe { DmaRegion::from_static(&mut pages.0, DeviceAddr(start)) };
         let memory = memory.ok_or(NicError::NotReachable)?;
-        let mut driver = device.driver(machine, memory, LiveMap, options.mtu())?;
+        let mut driver = device.driver(machine, memory, LiveMap, options)?;
 
         let mut clock = arch::tsc_clock(machine.tsc_hz);
         let mut budget = Budget::new(clock.now().after(BRINGUP_US), LOOKS_MAX);
@@ -123,6 +124,7 @@ impl LiveNic {
             if !budget.spend(clock.now()) {
                 return Err(NicError::Timeout("live bring-up"));
             }
+            self.bringup_steps += 1;
             clock.relax();
         }
         say!("guest: NIC {} at {}: {:?}", self.name, device, driver.capabilities());
@@ -130,31 +132,45 @@ impl LiveNic {
         Ok(())
     }
 
-    /// Talks a little, and leaves work half done: frames sent and not reaped,
-    /// frames queued and not announced, receive buffers posted.
-    pub(super) fn use_it(&mut self, options: &Options, clock: &mut dyn Clock) {
+    /// Talks to the network, in every way that is asked for.
+    pub(super) fn use_it(&mut self, options: &Options, free: &Ranges, clock: &mut dyn Clock) {
         let mut guard = DRIVER.lock();
         let Some(driver) = guard.as_mut() else { return };
-        let question = question(driver.capabilities().mac, options.client, options.server);
-        for _ in 0..QUESTIONS {
-            self.sent += u64::from(send(driver, &question, Payload::None).is_ok());
-            driver.kick();
+        let pads = driver.pads();
+        let mut talk = Talk { nic: driver, clock, counts: &mut self.counts };
+        let done = talk.ask(options.client, options.server).and_then(|()| {
+            talk.work(options.busy, pads)?;
+            options.bench_mib.map(|mib| talk.measure(mib, free)).transpose()
+        });
+        match done {
+            Ok(Some(bench)) => report(&bench),
+            Ok(None) => {}
+            Err(error) => fatal(format_args!("live traffic: {error:?}")),
         }
-        let mut frame = [0; FRAME_MAX];
-        let mut budget = Budget::new(clock.now().after(ANSWER_US), LOOKS_MAX);
-        while self.received < QUESTIONS && budget.spend(clock.now()) {
-            match driver.receive(&mut frame) {
-                Ok(Some(_)) => self.received += 1,
-                Ok(None) => clock.relax(),
-                Err(error) => fatal(format_args!("live receive: {error:?}")),
+        match options.link {
+            LinkFate::Up => {}
+            LinkFate::Down => await_link(driver, clock, false),
+            LinkFate::Bounce => {
+                await_link(driver, clock, false);
+                Talk { nic: driver, clock, counts: &mut self.counts }.doom(HALF_A_RING);
+                driver.kick();
+                await_link(driver, clock, true);
             }
         }
-        for _ in 0..QUESTIONS {
-            self.sent += u64::from(send(driver, &question, Payload::None).is_ok());
-        }
-        driver.kick();
+    }
+
+    /// Leaves the device in the state that is asked for, with work half done in
+    /// any case: frames sent and not reaped, frames queued and not announced, answers
+    /// under way, receive buffers posted.
+    pub(super) fn leave(&mut self, options: &Options, clock: &mut dyn Clock) {
+        let mut guard = DRIVER.lock();
+        let (Some(driver), Some(device)) = (guard.as_mut(), self.device) else { return };
+        let mut talk = Talk { nic: driver, clock, counts: &mut self.counts };
+        talk.doom(HALF_A_RING);
+        talk.nic.kick();
+        left::leave(&options.left, device, &mut talk, self.memory, self.bringup_steps);
         // Queued, and the device not told.
-        let _ = send(driver, &question, Payload::None);
+        talk.doom(3);
     }
 
     /// Where the NIC is, for the dump's own driver.
@@ -167,14 +183,9 @@ impl LiveNic {
         &self.name
     }
 
-    /// Frames the device was told to send.
-    pub(super) fn sent(&self) -> u64 {
-        self.sent
-    }
-
-    /// Frames received.
-    pub(super) fn received(&self) -> u64 {
-        self.received
+    /// What has passed.
+    pub(super) fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// Dies inside the driver: the lock is held, one ring entry is half
@@ -217,19 +228,15 @@ fn send(driver: &mut Driver, header: &[u8], payload: Payload<'_>) -> Result<TxTi
     driver.transmit(&TxFrame { header, payload, checksum: Checksum::Complete })
 }
 
-/// An ARP request for `server`, padded to the smallest frame.
-fn question(mac: MacAddr, client: Ipv4Addr, server: Ipv4Addr) -> Vec<u8, FRAME_MIN> {
-    let header = EthernetHeader {
-        destination: MacAddr::BROADCAST,
-        source: mac,
-        ethertype: U16::new(ETHERTYPE_ARP),
-    };
-    let packet = ArpPacket::new(arp::REQUEST, (mac, client), (MacAddr::ZERO, server));
-    let mut frame = Vec::new();
-    for part in [header.as_bytes(), packet.as_bytes()] {
-        // 14 and 28 bytes: they fit.
-        let _ = frame.extend_from_slice(part);
+/// Asks the harness for a change of the link, and waits until it shows.
+fn await_link(driver: &mut Driver, clock: &mut dyn Clock, up: bool) {
+    report(&report::Link { up });
+    let wanted = if up { Link::Up } else { Link::Down };
+    let mut budget = Budget::new(clock.now().after(LINK_US), LOOKS_MAX);
+    while driver.link() != wanted {
+        if !budget.spend(clock.now()) {
+            fatal(format_args!("the link is {:?}, expected {wanted:?}", driver.link()));
+        }
+        clock.relax();
     }
-    let _ = frame.resize(FRAME_MIN, 0);
-    frame
 }

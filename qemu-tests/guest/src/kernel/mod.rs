@@ -8,10 +8,12 @@ mod death;
 mod driver;
 mod image;
 mod intel;
+mod left;
 mod live;
 mod panic;
 mod pci;
 mod second;
+mod traffic;
 mod virtio;
 mod volatile;
 
@@ -74,9 +76,10 @@ fn main(mut machine: Machine) -> ! {
     if let Err(why) = crash::arm(&mut machine, &options, nic.device(), secret) {
         fatal(format_args!("arm: {why}"));
     }
-    nic.use_it(&options, &mut arch::tsc_clock(machine.tsc_hz));
+    nic.use_it(&options, &free, &mut arch::tsc_clock(machine.tsc_hz));
 
     ready(&machine.ram, &options, secret, &nic);
+    nic.leave(&options, &mut arch::tsc_clock(machine.tsc_hz));
     death::die(options.crash, &mut nic)
 }
 
@@ -109,7 +112,8 @@ fn ready(ram: &Ranges, options: &Options, secret: PhysRange, nic: &live::LiveNic
         image: options.image.name(),
         redacted: ends(secret),
         seed: options.seed,
-        live_sent: nic.sent(),
-        live_received: nic.received(),
+        live_sent: nic.counts().sent,
+        live_received: nic.counts().received,
+        live_answers: nic.counts().answers,
     });
 }

@@ -120,6 +120,14 @@ impl Device {
         }
     }
 
+    /// Where on the PCI bus it is, if it is there.
+    pub(super) fn pci_address(self) -> Option<PciAddress> {
+        match self {
+            Self::Pci { address, .. } => Some(address),
+            Self::Mmio { .. } => None,
+        }
+    }
+
     /// Vendor and device id, or the version of virtio-mmio.
     pub(super) fn name(self) -> String<NAME_MAX> {
         let mut name = String::new();
