@@ -396,6 +396,18 @@ impl Options {
     }
 }
 
+fn named<T: Copy>(names: &[(&str, T)], value: &str) -> Option<T> {
+    names.iter().find(|(name, _)| *name == value).map(|(_, named)| *named)
+}
+
+fn yes_or_no(value: &str) -> Option<bool> {
+    match value {
+        "0" => Some(false),
+        "1" => Some(true),
+        _ => None,
+    }
+}
+
 /// A decimal or `0x` hexadecimal number in a range.
 fn number(value: &str, least: u64, most: u64) -> Option<u64> {
     let number = match value.strip_prefix("0x") {
