@@ -106,7 +106,6 @@ impl fmt::Display for Device {
 
 /// A driver for the device that was found.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there are two, and no heap")]
 pub(super) enum Driver<M> {
     Virtio(VirtioNet<virtio::Transport, M>),
     Intel(E1000<Cf8, M>),
