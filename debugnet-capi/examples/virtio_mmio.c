@@ -25,7 +25,8 @@ enum {
     QUEUE_LEN = 64, FRAMES = QUEUE_LEN / 2, RX_BUFFERS = 16, RX_BUFFER_LEN = 2048,
     DESC = 0, AVAIL = 1024, USED = 2048, QUEUE_BYTES = 4096,
     CELLS = 2 * QUEUE_BYTES, CELL_LEN = 128, BUFFERS = CELLS + FRAMES * CELL_LEN,
-    NET_HEADER_LEN = 12, FRAME_MAX = 1514
+    /* With a VLAN tag. */
+    NET_HEADER_LEN = 12, FRAME_MAX = 1518
 };
 
 typedef struct { uint64_t at; uint32_t len; uint16_t flags, next; } desc_t;
@@ -115,6 +116,8 @@ static int32_t start(void *context, uint64_t now_us, uint64_t *until_us)
 
     for (unsigned i = 0; i < BUFFERS; i++)
         ((volatile uint8_t *)nic->memory)[i] = 0;
+    /* A reset completes all. */
+    nic->left += (uint16_t)(nic->tx_avail - nic->tx_used);
     nic->tx_avail = nic->tx_used = nic->rx_avail = nic->rx_used = 0;
     for (unsigned number = RX; number <= TX; number++) {
         set(nic, QUEUE_SEL, number);

@@ -61,22 +61,33 @@ impl<'a> Parts<'a> {
     #[allow(unsafe_code)]
     unsafe fn of(job: *const Job) -> Option<Self> {
         // SAFETY: null, or the caller's word.
-        let job = unsafe { job.as_ref() }?;
+        let job = unsafe { borrow(job) }?;
         // SAFETY: as the job.
-        let machine = unsafe { job.machine.as_ref() }?;
+        let machine = unsafe { borrow(job.machine) }.filter(|machine| machine.is_whole())?;
         // SAFETY: as the job.
-        let image = unsafe { job.image.as_ref() }?;
+        let image = unsafe { borrow(job.image) }.filter(|image| image.is_whole())?;
         // SAFETY: as the job.
-        let facts = unsafe { job.facts.as_ref() }?;
+        let facts = unsafe { borrow(job.facts) }?;
         if job.nics.is_null() || !job.nics.is_aligned() || job.nic_count > NICS_MAX {
             return None;
         }
         // SAFETY: not null, aligned, as many as the caller says.
         let nics = unsafe { core::slice::from_raw_parts(job.nics, job.nic_count) };
+        if !nics.iter().all(Nic::is_whole) {
+            return None;
+        }
         let text = |at: *const c_char| {
             // SAFETY: a C string by the caller's word, if it is not null.
             let text = (!at.is_null()).then(|| unsafe { CStr::from_ptr(at) });
-            text.and_then(|text| text.to_str().ok()).unwrap_or_default()
+            let bytes = text.map_or(&[][..], CStr::to_bytes);
+            // Up to what is no text, such as a letter that was cut.
+            match core::str::from_utf8(bytes) {
+                Ok(text) => text,
+                Err(error) => bytes
+                    .get(..error.valid_up_to())
+                    .and_then(|bytes| core::str::from_utf8(bytes).ok())
+                    .unwrap_or_default(),
+            }
         };
         let info = DumpInfo {
             architecture: text(facts.architecture),
@@ -118,7 +129,7 @@ pub unsafe extern "C" fn debugnet_dump(
 ) -> Status {
     // SAFETY: the caller's word about the job, for the length of this call.
     let Some(mut job) = (unsafe { Parts::of(job) }) else { return Status::BadArgument };
-    if armed.is_null() {
+    if armed.is_null() || !armed.is_aligned() {
         return Status::BadArgument;
     }
     // SAFETY: not null, so from `debugnet_arm`, and no other call uses it.
@@ -155,7 +166,7 @@ pub unsafe extern "C" fn debugnet_dump(
 #[allow(unsafe_code)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn debugnet_begin(armed: *mut Debugnet, target: usize) -> Status {
-    if armed.is_null() {
+    if armed.is_null() || !armed.is_aligned() {
         return Status::BadArgument;
     }
     // SAFETY: not null, so from `debugnet_arm`, and no other call uses it. The dump
@@ -189,7 +200,7 @@ pub unsafe extern "C" fn debugnet_poll(
     const BAD: i32 = Status::BadArgument as i32;
     // SAFETY: the caller's word about the job, for the length of this call.
     let Some(mut job) = (unsafe { Parts::of(job) }) else { return BAD };
-    if armed.is_null() {
+    if armed.is_null() || !armed.is_aligned() {
         return BAD;
     }
     // SAFETY: not null, so from `debugnet_arm`, and no other call uses it.
@@ -228,13 +239,23 @@ pub unsafe extern "C" fn debugnet_poll(
 #[allow(unsafe_code)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn debugnet_progress(armed: *const Debugnet) -> u64 {
-    if armed.is_null() {
+    if armed.is_null() || !armed.is_aligned() {
         return 0;
     }
     // SAFETY: not null. Only the field is borrowed, shared, and made of atomics: the
     // dump that was interrupted may hold all the rest.
     let progress = unsafe { &(*armed).progress };
     progress.acked_bytes()
+}
+
+/// What is there, unless the pointer cannot be one.
+///
+/// # Safety
+/// `at` is null, misaligned, or a `T` that stays as it is for `'a`.
+#[allow(unsafe_code)]
+unsafe fn borrow<'a, T>(at: *const T) -> Option<&'a T> {
+    // SAFETY: aligned, and null or the caller's word.
+    if at.is_aligned() { unsafe { at.as_ref() } } else { None }
 }
 
 /// # Safety

@@ -32,7 +32,16 @@ pub struct Image {
     pub extent_count: usize,
     /// Copies `len` bytes at `phys` to `to`, without borrowing or locking anything. 0, or
     /// not if they cannot be read: that part is then listed as not sent.
-    pub read: extern "C" fn(context: *mut c_void, phys: u64, to: *mut u8, len: usize) -> i32,
+    pub read:
+        Option<extern "C" fn(context: *mut c_void, phys: u64, to: *mut u8, len: usize) -> i32>,
+}
+
+impl Image {
+    /// Whether it says what is dumped, and how that is read.
+    pub(crate) fn is_whole(&self) -> bool {
+        let has_extents = !self.extents.is_null() && self.extents.is_aligned();
+        self.read.is_some() && (has_extents || self.extent_count == 0)
+    }
 }
 
 /// The list as the core's source.
@@ -61,7 +70,8 @@ impl<'a> Source<'a> {
 
 impl ReadRam for Source<'_> {
     fn read(&mut self, at: PhysAddr, into: &mut [u8]) -> Result<(), ReadFault> {
-        match (self.image.read)(self.image.context, at.0, into.as_mut_ptr(), into.len()) {
+        let Some(read) = self.image.read else { return Err(ReadFault { at }) };
+        match read(self.image.context, at.0, into.as_mut_ptr(), into.len()) {
             0 => Ok(()),
             _ => Err(ReadFault { at }),
         }

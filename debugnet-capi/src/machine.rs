@@ -12,9 +12,9 @@ pub struct Machine {
     /// Given to each function.
     pub context: *mut c_void,
     /// Microseconds since any start. Read often; must not wait.
-    pub now_us: extern "C" fn(context: *mut c_void) -> u64,
+    pub now_us: Option<extern "C" fn(context: *mut c_void) -> u64>,
     /// Waits a little, a millisecond at most: a pause instruction, or a counted delay.
-    pub relax: extern "C" fn(context: *mut c_void),
+    pub relax: Option<extern "C" fn(context: *mut c_void)>,
     /// A sign of life, at each step and while waiting: feed the watchdog. May be null.
     pub alive: Option<extern "C" fn(context: *mut c_void)>,
     /// So much of `total` bytes has been acknowledged, or was zeros and left out; at
@@ -22,16 +22,25 @@ pub struct Machine {
     pub progress: Option<extern "C" fn(context: *mut c_void, done: u64, total: u64)>,
 }
 
+impl Machine {
+    /// Whether it has what it must have.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.now_us.is_some() && self.relax.is_some()
+    }
+}
+
 /// Its clock as the core's.
 pub(crate) struct Clock<'a>(pub(crate) &'a Machine);
 
 impl CoreClock for Clock<'_> {
     fn now(&mut self) -> Instant {
-        Instant::from_micros((self.0.now_us)(self.0.context))
+        Instant::from_micros(self.0.now_us.map_or(0, |now_us| now_us(self.0.context)))
     }
 
     fn relax(&mut self) {
-        (self.0.relax)(self.0.context);
+        if let Some(relax) = self.0.relax {
+            relax(self.0.context);
+        }
     }
 }
 

@@ -17,28 +17,28 @@ pub struct Nic {
     /// The driver's own.
     pub context: *mut c_void,
     /// Says what the interface can do; called after `start` said it is ready.
-    pub capabilities: extern "C" fn(context: *mut c_void, capabilities: *mut Capabilities),
+    pub capabilities: Option<extern "C" fn(context: *mut c_void, capabilities: *mut Capabilities)>,
     /// One bounded step of taking the device over: silence it, reset it, set up own
     /// rings, enable it. `DEBUGNET_NIC_OK` when it runs; `DEBUGNET_NIC_AGAIN` to be called
     /// again at `*until_us`, or earlier. `now_us` is the time.
-    pub start: extern "C" fn(context: *mut c_void, now_us: u64, until_us: *mut u64) -> i32,
+    pub start: Option<extern "C" fn(context: *mut c_void, now_us: u64, until_us: *mut u64) -> i32>,
     /// The state of the cable: one of `DEBUGNET_LINK_*`.
-    pub link: extern "C" fn(context: *mut c_void) -> i32,
+    pub link: Option<extern "C" fn(context: *mut c_void) -> i32>,
     /// Queues one frame; the device need not see it before `kick`. The header is to be
     /// copied; a payload by address stays as it is until `transmitted` passed the frame.
     /// `DEBUGNET_NIC_FULL` changes nothing.
-    pub transmit: extern "C" fn(context: *mut c_void, frame: *const Frame) -> i32,
+    pub transmit: Option<extern "C" fn(context: *mut c_void, frame: *const Frame) -> i32>,
     /// Rings the doorbell for what was queued.
-    pub kick: extern "C" fn(context: *mut c_void),
+    pub kick: Option<extern "C" fn(context: *mut c_void)>,
     /// How many frames have left the device since the machine started, in order: the
     /// number of `transmit` calls that said `DEBUGNET_NIC_OK` and are done with. A reset
     /// completes all. `DEBUGNET_NIC_OK`, or why the device failed.
-    pub transmitted: extern "C" fn(context: *mut c_void, frames: *mut u64) -> i32,
+    pub transmitted: Option<extern "C" fn(context: *mut c_void, frames: *mut u64) -> i32>,
     /// Copies one received frame, without FCS, to `buffer` of `len` bytes: its length,
     /// 0 if none waits, `-1` for one that was dropped, less if the device failed.
-    pub receive: extern "C" fn(context: *mut c_void, buffer: *mut u8, len: usize) -> isize,
+    pub receive: Option<extern "C" fn(context: *mut c_void, buffer: *mut u8, len: usize) -> isize>,
     /// Makes the device quiet. `DEBUGNET_NIC_OK` only if it does no DMA from now on.
-    pub stop: extern "C" fn(context: *mut c_void) -> i32,
+    pub stop: Option<extern "C" fn(context: *mut c_void) -> i32>,
 }
 
 // Numbers, not enums: what C hands over may be anything, and an enum with a
@@ -121,6 +121,23 @@ fn error(status: i32) -> NicError {
     }
 }
 
+impl Nic {
+    /// Whether no function is missing.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.capabilities.is_some()
+            && self.start.is_some()
+            && self.link.is_some()
+            && self.transmit.is_some()
+            && self.kick.is_some()
+            && self.transmitted.is_some()
+            && self.receive.is_some()
+            && self.stop.is_some()
+    }
+}
+
+/// A function is missing; [`Nic::is_whole`] has said so before.
+const INCOMPLETE: NicError = NicError::Unsupported("C driver: a function is missing");
+
 /// The table as the core's [`Nic`](debugnet_core::nic::Nic).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Driver {
@@ -138,7 +155,9 @@ impl Driver {
 impl debugnet_core::nic::Nic for Driver {
     fn capabilities(&self) -> CoreCapabilities {
         let mut told = Capabilities::default();
-        (self.nic.capabilities)(self.nic.context, &mut told);
+        if let Some(capabilities) = self.nic.capabilities {
+            capabilities(self.nic.context, &mut told);
+        }
         CoreCapabilities {
             mac: MacAddr(told.mac),
             ip_mtu: told.ip_mtu,
@@ -156,7 +175,8 @@ impl debugnet_core::nic::Nic for Driver {
     fn poll_start(&mut self, clock: &mut dyn Clock) -> Result<Start, NicError> {
         let now_us = clock.now().as_micros();
         let mut until_us = now_us;
-        match (self.nic.start)(self.nic.context, now_us, &mut until_us) {
+        let start = self.nic.start.ok_or(INCOMPLETE)?;
+        match start(self.nic.context, now_us, &mut until_us) {
             DEBUGNET_NIC_OK => Ok(Start::Ready),
             DEBUGNET_NIC_AGAIN => Ok(Start::Again { until: Instant::from_micros(until_us) }),
             other => Err(error(other)),
@@ -164,7 +184,8 @@ impl debugnet_core::nic::Nic for Driver {
     }
 
     fn link(&mut self) -> Link {
-        match (self.nic.link)(self.nic.context) {
+        let Some(link) = self.nic.link else { return Link::Unknown };
+        match link(self.nic.context) {
             DEBUGNET_LINK_DOWN => Link::Down,
             DEBUGNET_LINK_UP => Link::Up,
             _ => Link::Unknown,
@@ -198,7 +219,8 @@ impl debugnet_core::nic::Nic for Driver {
             checksum_start,
             checksum_offset,
         };
-        match (self.nic.transmit)(self.nic.context, &given) {
+        let transmit = self.nic.transmit.ok_or(TxError::Device(INCOMPLETE))?;
+        match transmit(self.nic.context, &given) {
             DEBUGNET_NIC_OK => {
                 self.taken = self.taken.saturating_add(1);
                 Ok(TxTicket(self.taken))
@@ -215,12 +237,15 @@ impl debugnet_core::nic::Nic for Driver {
     }
 
     fn kick(&mut self) {
-        (self.nic.kick)(self.nic.context);
+        if let Some(kick) = self.nic.kick {
+            kick(self.nic.context);
+        }
     }
 
     fn poll_tx(&mut self) -> Result<TxTicket, NicError> {
         let mut frames = 0;
-        match (self.nic.transmitted)(self.nic.context, &mut frames) {
+        let transmitted = self.nic.transmitted.ok_or(INCOMPLETE)?;
+        match transmitted(self.nic.context, &mut frames) {
             // More than were taken cannot have left: a cell would be freed too early.
             DEBUGNET_NIC_OK if frames <= self.taken => Ok(TxTicket(frames)),
             DEBUGNET_NIC_OK => {
@@ -231,18 +256,23 @@ impl debugnet_core::nic::Nic for Driver {
     }
 
     fn receive(&mut self, buf: &mut [u8]) -> Result<Option<usize>, RxError> {
-        let len = (self.nic.receive)(self.nic.context, buf.as_mut_ptr(), buf.len());
+        let receive = self.nic.receive.ok_or(RxError::Device(INCOMPLETE))?;
+        let len = receive(self.nic.context, buf.as_mut_ptr(), buf.len());
         match usize::try_from(len) {
             Ok(0) => Ok(None),
             Ok(len) if len <= buf.len() => Ok(Some(len)),
-            Ok(len) => Err(RxError::TooLong { len: u32::try_from(len).unwrap_or(u32::MAX) }),
+            // It has written behind the buffer, or does not count.
+            Ok(_) => Err(RxError::Device(NicError::Protocol(
+                "C driver: more received than there was room for",
+            ))),
             Err(_) if len == -1 => Err(RxError::Malformed),
             Err(_) => Err(RxError::Device(NicError::Failed)),
         }
     }
 
     fn stop(&mut self) -> Result<(), NicError> {
-        match (self.nic.stop)(self.nic.context) {
+        let stop = self.nic.stop.ok_or(INCOMPLETE)?;
+        match stop(self.nic.context) {
             DEBUGNET_NIC_OK => Ok(()),
             other => Err(error(other)),
         }

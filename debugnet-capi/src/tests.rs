@@ -184,11 +184,30 @@ impl Caller {
             Extent { offset: 0, phys: 0x1000, len: len - 5000, is_volatile: 0 },
             Extent { offset: len - 5000, phys: 0x1000 + len - 5000, len: 5000, is_volatile: 1 },
         ];
-        let nic =
-            Nic { context, capabilities, start, link, transmit, kick, transmitted, receive, stop };
-        let machine =
-            Machine { context, now_us, relax, alive: Some(alive), progress: Some(progress) };
-        let image = Image { context, extents: extents.as_ptr(), extent_count: extents.len(), read };
+        let nic = Nic {
+            context,
+            capabilities: Some(capabilities),
+            start: Some(start),
+            link: Some(link),
+            transmit: Some(transmit),
+            kick: Some(kick),
+            transmitted: Some(transmitted),
+            receive: Some(receive),
+            stop: Some(stop),
+        };
+        let machine = Machine {
+            context,
+            now_us: Some(now_us),
+            relax: Some(relax),
+            alive: Some(alive),
+            progress: Some(progress),
+        };
+        let image = Image {
+            context,
+            extents: extents.as_ptr(),
+            extent_count: extents.len(),
+            read: Some(read),
+        };
         let facts = Facts {
             architecture: c"arm".as_ptr(),
             architecture_version: 1,
@@ -335,6 +354,23 @@ fn what_cannot_be_read_is_not_sent() {
     assert_eq!(dump(arm(), &caller.job(), &mut outcome), Status::Ok);
     assert_eq!(outcome.verdict, Verdict::Confirmed, "{outcome:?}");
     assert!(outcome.not_sent_bytes >= 1000, "{outcome:?}");
+}
+
+#[test]
+fn what_is_missing_is_no_job() {
+    let mut world = World::new();
+    let mut caller = Caller::new(&raw mut world);
+    let mut outcome = NOTHING;
+    caller.nic.stop = None;
+    assert_eq!(dump(arm(), &caller.job(), &mut outcome), Status::BadArgument);
+    caller.nic.stop = Some(stop);
+    caller.image.extents = ptr::null();
+    assert_eq!(dump(arm(), &caller.job(), &mut outcome), Status::BadArgument);
+    caller.image.extent_count = 0;
+    assert_eq!(dump(arm(), &caller.job(), &mut outcome), Status::Ok);
+    caller.machine.relax = None;
+    assert_eq!(dump(arm(), &caller.job(), &mut outcome), Status::BadArgument);
+    assert_eq!(outcome.dump_bytes, 0);
 }
 
 /// Arms with one thing wrong: status and text.

@@ -22,8 +22,10 @@ impl Arena {
         let padding = self.next.as_ptr().align_offset(align);
         let whole = padding.checked_add(len)?;
         let left = self.left.checked_sub(whole)?;
-        // SAFETY: `padding` and `whole` are at most what is left behind `next`.
-        let (start, next) = unsafe { (self.next.add(padding), self.next.add(whole)) };
+        // SAFETY: `whole`, and so `padding`, is at most what is left behind `next`.
+        let start = unsafe { self.next.add(padding) };
+        // SAFETY: at most just behind the workspace.
+        let next = unsafe { self.next.add(whole) };
         self.next = next;
         self.left = left;
         self.used = self.used.saturating_add(whole);

@@ -103,6 +103,8 @@ pub struct Gzip<'m> {
     is_drained: bool,
     /// The library has put out its last byte.
     is_over: bool,
+    /// The library would not start anew.
+    is_broken: bool,
     workspace: PhantomData<&'m mut [u8]>,
 }
 
@@ -164,7 +166,14 @@ impl<'m> Gzip<'m> {
         }
         // SAFETY: still the only way to it, between two calls of the library.
         let used_len = unsafe { head.as_ref() }.arena.used_len();
-        Ok(Self { head, used_len, is_drained: false, is_over: false, workspace: PhantomData })
+        Ok(Self {
+            head,
+            used_len,
+            is_drained: false,
+            is_over: false,
+            is_broken: false,
+            workspace: PhantomData,
+        })
     }
 
     /// Bytes of the workspace that are in use, from the first call on and for ever.
@@ -182,10 +191,9 @@ impl<'m> Gzip<'m> {
         let stream = unsafe { &raw mut (*self.head.as_ptr()).stream };
         // SAFETY: `out` is borrowed until this function returns, the library writes at most
         // `room` bytes there, and is told of other memory before it is called again.
-        unsafe {
-            (*stream).next_out = out.as_mut_ptr();
-            (*stream).avail_out = room;
-        }
+        unsafe { (*stream).next_out = out.as_mut_ptr() };
+        // SAFETY: as the line above.
+        unsafe { (*stream).avail_out = room };
         // SAFETY: an initialised stream; `next_in` and `avail_in` name the rest of the input
         // buffer beside it, which `refill` alone writes, and only when there is no rest.
         let code = unsafe { deflate(stream, flush) };
@@ -196,11 +204,14 @@ impl<'m> Gzip<'m> {
 
     /// More input, if all of it is used up.
     fn refill(&mut self, image: &mut ImageStream<'_>) {
-        // SAFETY: as in `step`: exclusive, and the library keeps no reference of its own.
-        let head = unsafe { &mut *self.head.as_ptr() };
-        if self.is_drained || head.stream.avail_in != 0 {
+        // SAFETY: as in `step`. The rest of the input, if there is one, is not borrowed:
+        // the stream still points there.
+        let left = unsafe { (*self.head.as_ptr()).stream.avail_in };
+        if self.is_drained || left != 0 {
             return;
         }
+        // SAFETY: exclusive, and no input is left that the stream points to.
+        let head = unsafe { &mut *self.head.as_ptr() };
         let len = image.read(&mut head.input);
         self.is_drained = len == 0;
         head.stream.next_in = head.input.as_mut_ptr();
@@ -211,12 +222,14 @@ impl<'m> Gzip<'m> {
 impl Transform for Gzip<'_> {
     fn restart(&mut self) {
         self.is_drained = false;
-        // SAFETY: an initialised stream that nobody else names. Nothing is allocated.
-        let code = unsafe {
-            (*self.head.as_ptr()).stream.avail_in = 0;
-            deflateReset(&raw mut (*self.head.as_ptr()).stream)
-        };
-        self.is_over = code != Z_OK;
+        // SAFETY: an initialised stream that nobody else names.
+        let stream = unsafe { &raw mut (*self.head.as_ptr()).stream };
+        // SAFETY: the same; the library is not running.
+        unsafe { (*stream).avail_in = 0 };
+        // SAFETY: the same. Nothing is allocated.
+        let code = unsafe { deflateReset(stream) };
+        self.is_over = false;
+        self.is_broken = code != Z_OK;
     }
 
     fn next(
@@ -224,6 +237,9 @@ impl Transform for Gzip<'_> {
         image: &mut ImageStream<'_>,
         cell: &mut [u8],
     ) -> Result<usize, TransformError> {
+        if self.is_broken {
+            return Err(TransformError("deflate cannot be reset"));
+        }
         let mut done = 0usize;
         // Each turn uses up input or fills the cell, or is the last.
         while !self.is_over {

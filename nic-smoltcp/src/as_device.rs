@@ -99,6 +99,8 @@ impl<const CELLS: usize> Sender<'_, CELLS> {
         let range;
         let payload = match &mut self.memory {
             _ if rest.is_empty() => Payload::None,
+            // Behind its cell is another frame's.
+            Some(_) if rest.len() > self.cell_len => return None,
             Some(memory) => {
                 let at = self.next.checked_mul(self.cell_len)?;
                 memory.region.write_bytes(at, rest).ok()?;

@@ -198,6 +198,18 @@ impl<S: SpiDevice, D: DelayNs> Chip<S, D> {
         Err(Lost::Chip("W5500: a counter that never stands still"))
     }
 
+    /// Whether socket 0 comes up as one for raw frames: its status may be late.
+    pub(crate) fn opens(&mut self) -> Result<bool, Lost> {
+        for _ in 0..COMMAND_LOOKS {
+            match self.read8(Block::Socket(0), socket::SR)? {
+                socket::SR_MACRAW => return Ok(true),
+                0 => self.delay.delay_us(COMMAND_PAUSE_US),
+                _ => return Ok(false),
+            }
+        }
+        Ok(false)
+    }
+
     /// Gives socket 0 a command and waits until the chip has taken it.
     pub(crate) fn command(&mut self, command: u8) -> Result<(), Lost> {
         self.write8(Block::Socket(0), socket::CR, command)?;

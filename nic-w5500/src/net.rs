@@ -13,12 +13,13 @@ use crate::chip::{BUFFER_LEN, Block, Chip, Lost, common, socket};
 use crate::queue::{FRAMES, Queue};
 use crate::start::{self, Open, Phase, Step};
 
-/// MTU of plain Ethernet; the chip takes no longer frames.
-const IP_MTU: u16 = 1500;
-/// Ethernet header, and its shortest frame without FCS.
-const HEADER_LEN: u16 = 14;
+/// The longest frame that the chip takes, without FCS, and the shortest.
+const FRAME_MAX: u16 = 1514;
 const FRAME_MIN: u16 = 60;
-const FRAME_MAX: u16 = IP_MTU + HEADER_LEN;
+/// Ethernet header, and a VLAN tag: room for one is kept.
+const HEADER_LEN: u16 = 14;
+const TAG_LEN: u16 = 4;
+const IP_MTU: u16 = FRAME_MAX - HEADER_LEN - TAG_LEN;
 /// The length in front of a received frame; it counts itself.
 const PREFIX_LEN: u16 = 2;
 /// Failed transfers in a row before the bus is given up.
@@ -361,7 +362,7 @@ impl<S: SpiDevice, D: DelayNs> Nic for W5500<S, D> {
 
     fn kick(&mut self) {
         self.queue.kick();
-        if self.usable().is_ok() {
+        if self.usable().is_ok() && self.queue.to_send().is_some() {
             let sent = self.send_next();
             // What did not go out now is tried again by `poll_tx`; what failed for good stays so.
             let _ = self.survive(sent);
@@ -384,8 +385,10 @@ impl<S: SpiDevice, D: DelayNs> Nic for W5500<S, D> {
             }
         }
         // What was kicked follows when its forerunner has left.
-        let sent = self.send_next();
-        self.survive(sent)?;
+        if self.queue.to_send().is_some() {
+            let sent = self.send_next();
+            self.survive(sent)?;
+        }
         Ok(self.queue.done())
     }
 

@@ -100,7 +100,7 @@ fn open<S: SpiDevice, D: DelayNs>(chip: &mut Chip<S, D>) -> Result<Open, Lost> {
     chip.write8(Block::Socket(0), socket::MR, mode)?;
     chip.write8(Block::Socket(0), socket::IR, 0xff)?;
     chip.command(socket::OPEN)?;
-    if !is_open(chip)? {
+    if !chip.opens()? {
         return Err(Lost::Chip("W5500: socket 0 does not open"));
     }
     let tx = chip.counter(socket::TX_RD)?;

@@ -89,7 +89,7 @@ fn host_tests(full: bool) -> Result<Tally> {
     let mut child = command.stdout(Stdio::piped()).spawn().context("running cargo test")?;
     let stdout = child.stdout.take().context("no pipe")?;
     let mut tally = Tally::default();
-    let mut failed = 0;
+    let (mut failed, mut named) = (0, 0);
     for line in BufReader::new(stdout).lines() {
         let line = line.context("reading the output of cargo test")?;
         println!("{line}");
@@ -98,12 +98,19 @@ fn host_tests(full: bool) -> Result<Tally> {
                 tally.passed += passed;
                 failed += more;
             }
-            Some(Line::Failed(name)) => tally.fail(name),
+            Some(Line::Failed(name)) => {
+                named += 1;
+                tally.fail(name);
+            }
             Some(Line::Ignored { name, reason }) => tally.skip(name, reason),
             None => {}
         }
     }
     let status = child.wait().context("waiting for cargo test")?;
+    // Another line may have come between a name and its result.
+    for _ in named..failed {
+        tally.fail("a test without a line of its own: see above");
+    }
     if !status.success() && failed == 0 {
         // Not a test: something does not build, or a test program died.
         tally.fail(format!("cargo test: {status}"));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 
 use crate::cargo;
 
@@ -167,6 +167,11 @@ pub(crate) fn miri() -> Result<()> {
 /// cargo-fuzz and the nightly toolchain that it needs, installed first if they
 /// are missing and that is possible. The error says why not.
 pub(crate) fn cargo_fuzz() -> Result<()> {
+    let compiler = Command::new("c++").arg("--version").stdin(Stdio::null()).output();
+    ensure!(
+        compiler.is_ok_and(|output| output.status.success()),
+        "the fuzzer's library wants a C++ compiler, and there is no `c++`"
+    );
     nightly()?;
     let installed = || {
         let output = nightly_cargo().args(["fuzz", "--version"]).output();

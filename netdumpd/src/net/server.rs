@@ -282,7 +282,8 @@ impl Server {
         self.core.handle_timeout(now);
         self.writers.relieve(now);
         while let Some((session, name)) = self.resolver.as_mut().and_then(|r| r.poll(now)) {
-            if let Some(name) = name {
+            // A session may have ended meanwhile.
+            if let Some(name) = name.filter(|_| self.sessions.contains_key(&session)) {
                 self.writers.set_host(session, &name);
             }
             self.core.bound(now, session, Ok(()));

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use cap_std::fs::{Dir, File, MetadataExt, OpenOptions, OpenOptionsExt};
 use rustix::fs::{Mode, OFlags};
 
-use super::escape;
+use super::{escape, journal};
 use crate::core::HeraldPath;
 
 /// Numbers tried for a host before giving up, as the stock server does.
@@ -21,6 +21,18 @@ const MAX_INDEX_TRIES: u64 = 1024;
 /// Bytes set aside for a record: one with all its lists full fits, unless it is indented.
 #[cfg(target_os = "linux")]
 const RESERVED_LEN: u64 = 40 << 10;
+
+/// Whether `dir` is where the journals are, by whatever name it was reached: a
+/// dump among them would be taken for one when the server starts anew.
+fn holds_journals(root: &Dir, dir: &Dir) -> io::Result<bool> {
+    let journals = match root.open_dir(journal::DIR) {
+        Ok(journals) => journals.dir_metadata()?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let found = dir.dir_metadata()?;
+    Ok((found.dev(), found.ino()) == (journals.dev(), journals.ino()))
+}
 
 /// The directory a dump goes to.
 pub(super) struct DumpDir {
@@ -34,7 +46,11 @@ impl DumpDir {
     pub(super) fn open(root: &Dir, path: &HeraldPath, default: &Path) -> io::Result<Self> {
         if let HeraldPath::Named(bytes) = path {
             let wanted = Path::new(OsStr::from_bytes(bytes));
-            match root.open_dir(wanted) {
+            let found = root.open_dir(wanted).and_then(|dir| match holds_journals(root, &dir)? {
+                true => Err(io::Error::other("the server's own directory")),
+                false => Ok(dir),
+            });
+            match found {
                 Ok(dir) => return Ok(Self { dir, path: wanted.to_owned() }),
                 Err(error) => tracing::warn!(
                     "herald path \"{}\" cannot be used ({error}); using the default",

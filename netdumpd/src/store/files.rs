@@ -16,6 +16,7 @@ use super::Store;
 use super::digest::Digester;
 use super::dump::OpenDump;
 use super::finished::FinishedDump;
+use super::journal;
 use super::names::Names;
 use super::quota::{DiskLimits, Quota};
 use super::recover::{self, Recovered};
@@ -95,6 +96,7 @@ impl FileStore {
             .map_err(|error| name(&config.dir, error))?;
         root.open_dir(&config.default_path).map_err(|error| name(&config.default_path, error))?;
         let quota = Quota::new(config.disk);
+        journal::boot();
         Ok(Self::over(Arc::new(Shared { root, config, quota, digester: Digester::default() })))
     }
 

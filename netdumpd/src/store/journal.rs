@@ -19,6 +19,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -31,7 +32,7 @@ use crate::core::{DumpFile, DumpHeader, HEADER_LEN, Herald, Identity};
 pub(super) use leftover::Leftover;
 
 /// Where journals are, below the dump directory; only while there are any.
-const DIR: &str = ".netdumpd";
+pub(super) const DIR: &str = ".netdumpd";
 
 const MAGIC: [u8; 8] = *b"netdumpj";
 const VERSION: u32 = 1;
@@ -279,10 +280,14 @@ impl Head {
     }
 }
 
-/// Which start of the machine this is; zeros where that cannot be told.
-fn boot() -> [u8; BOOT_LEN] {
-    let id = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    id.first_chunk().copied().unwrap_or([0; BOOT_LEN])
+/// Which start of the machine this is; zeros where that cannot be told. Read
+/// once, as a store is made: later a sandbox may keep the file from us.
+pub(super) fn boot() -> [u8; BOOT_LEN] {
+    static BOOT: OnceLock<[u8; BOOT_LEN]> = OnceLock::new();
+    *BOOT.get_or_init(|| {
+        let id = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        id.first_chunk().copied().unwrap_or([0; BOOT_LEN])
+    })
 }
 
 /// Journals of this process are numbered.

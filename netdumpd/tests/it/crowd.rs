@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use debugnet_core::wire::debugnet::{FINISHED, HERALD, VMCORE};
 
 use crate::daemon::Daemon;
-use crate::support::{message, pattern};
+use crate::support::{message, pattern, skip};
 
 const CLIENTS: usize = 1000;
 const IMAGE_LEN: usize = 1 << 20;
@@ -111,9 +111,14 @@ fn a_thousand_clients_of_one_mib() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
     if maximum.is_some_and(|most| most < 6 * CLIENTS as u64) {
-        return println!("skipped: a thousand clients: no more than {maximum:?} descriptors");
+        return skip("a thousand clients", &format!("no more than {maximum:?} descriptors"));
     }
-    let dir = scratch();
+    let Some(dir) = scratch() else {
+        return skip(
+            "a thousand clients",
+            "less than 2 GiB free in /dev/shm and for temporary files",
+        );
+    };
     let more = ["--max-heralds-per-second", "100000", "--linger", "1"];
     let mut daemon = Daemon::start(dir.path(), &more);
     let process = PathBuf::from(format!("/proc/{}", daemon.child.id()));
@@ -155,12 +160,12 @@ fn a_thousand_clients_of_one_mib() {
 }
 
 /// In memory, if the system has a place for that: a thousand times fsync is a disk's test.
-fn scratch() -> tempfile::TempDir {
-    let memory = Path::new("/dev/shm");
-    match memory.is_dir() {
-        true => tempfile::tempdir_in(memory).unwrap(),
-        false => tempfile::tempdir().unwrap(),
-    }
+fn scratch() -> Option<tempfile::TempDir> {
+    let places = [PathBuf::from("/dev/shm"), std::env::temp_dir()];
+    let has_room = |place: &PathBuf| {
+        rustix::fs::statvfs(place).is_ok_and(|found| found.f_bavail * found.f_frsize >= 2 << 30)
+    };
+    places.iter().find(|place| has_room(place)).map(|place| tempfile::tempdir_in(place).unwrap())
 }
 
 /// A number of a process' status.

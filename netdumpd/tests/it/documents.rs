@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::daemon::run;
+use crate::support::skip;
 
 fn output(args: &[&str]) -> String {
     let output = run(args);
@@ -85,7 +86,7 @@ fn completions_are_scripts() {
     assert!(bash.contains("--max-dump-size"));
     let Ok(mut shell) = Command::new("bash").arg("-n").stdin(std::process::Stdio::piped()).spawn()
     else {
-        return println!("skipped: syntax of the completions: there is no bash");
+        return skip("syntax of the completions", "there is no bash");
     };
     std::io::Write::write_all(&mut shell.stdin.take().unwrap(), bash.as_bytes()).unwrap();
     assert!(shell.wait().unwrap().success());
@@ -107,7 +108,7 @@ fn the_unit_is_sound() {
         .arg(dir.join("netdumpd.socket"))
         .output()
     else {
-        return println!("skipped: systemd's own check of the unit: systemd-analyze is missing");
+        return skip("systemd's own check of the unit", "systemd-analyze is missing");
     };
     let complaint = String::from_utf8_lossy(&check.stderr);
     let ours: Vec<_> = complaint

@@ -78,6 +78,26 @@ fn paths_do_not_lead_out_of_the_dump_directory() {
     );
 }
 
+/// There it would be taken for one, and removed, when the server starts anew.
+#[test]
+fn no_dump_goes_among_the_journals() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("sub")).unwrap();
+    std::os::unix::fs::symlink(".netdumpd", dir.path().join("link")).unwrap();
+    let mut store = store(dir.path());
+    open(&mut store, 0, &named("sub")).unwrap();
+    assert!(dir.path().join(".netdumpd").is_dir());
+    for (n, path) in [".netdumpd", "sub/../.netdumpd", "link", "./link/."].into_iter().enumerate() {
+        let vmcore = open(&mut store, 1 + n as u64, &named(path)).unwrap();
+        assert_eq!(vmcore, PathBuf::from(format!("./vmcore.10.99.0.1.{n}")), "{path}");
+    }
+    // Nor is anything but a journal removed from there.
+    std::fs::write(dir.path().join(".netdumpd/notes"), "mine").unwrap();
+    drop(store);
+    self::store(dir.path()).recover();
+    assert_eq!(std::fs::read(dir.path().join(".netdumpd/notes")).unwrap(), b"mine");
+}
+
 #[test]
 fn planted_links_are_not_followed() {
     let root = tempfile::tempdir().unwrap();

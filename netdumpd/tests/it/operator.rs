@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::crowd::status;
 use crate::daemon::{Daemon, PROGRAM, executable, run};
 use crate::stock_client::StockClient;
-use crate::support::pattern;
+use crate::support::{pattern, skip};
 
 fn dump(address: SocketAddr, len: usize) -> StockClient {
     let mut client = StockClient::new("127.0.0.1");
@@ -45,7 +45,7 @@ fn the_sandbox_is_on() {
     assert_eq!(log.status.code(), Some(1), "the address comes first");
     let seccomp = status(&process, "Seccomp:");
     if seccomp == 0 {
-        return println!("skipped: seccomp of the server: the kernel refused it");
+        return skip("seccomp of the server", "the kernel refused it");
     }
     assert_eq!(seccomp, 2, "a filter");
     assert_eq!(status(&process, "NoNewPrivs:"), 1);
@@ -58,7 +58,7 @@ fn the_sandbox_is_on() {
 #[test]
 fn as_another_user() {
     if !rustix::process::geteuid().is_root() {
-        return println!("skipped: --user: only root can become somebody else");
+        return skip("--user", "only root can become somebody else");
     }
     let dir = tempfile::tempdir().unwrap();
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -78,7 +78,10 @@ fn as_another_user() {
     let script = dir.path().join("handler");
     executable(&script, &format!("#!/bin/sh\nid -u > {}\n", said.display()));
     let more = ["--user", "nobody", "-i", script.to_str().unwrap()];
-    let mut daemon = Daemon::start(dir.path(), &more);
+    // The handler's helper starts the program again, as that user: it has to be where he can go.
+    let program = dir.path().join("netdumpd");
+    std::fs::copy(PROGRAM, &program).unwrap();
+    let mut daemon = Daemon::start_by(Command::new(&program), dir.path(), &more);
     dump(daemon.address, 5000);
     assert_eq!(daemon.event("finished")["result"], "complete");
     assert_eq!(daemon.event("script")["status"], "exit status: 0");
@@ -184,7 +187,7 @@ fn a_disk_that_stands_still_holds_up_its_own_client_only() {
 #[test]
 fn sockets_of_a_service_manager() {
     if !Path::new("/bin/bash").exists() {
-        return println!("skipped: inherited sockets: there is no bash to hand them over");
+        return skip("inherited sockets", "there is no bash to hand them over");
     }
     let dir = tempfile::tempdir().unwrap();
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -214,8 +214,9 @@ impl<'m> Regions<'m> {
     /// Asks `policy` about all RAM that would be sent.
     ///
     /// It is given a range, and says how the first so many bytes of it are to be
-    /// treated; the length is rounded up to a border of [`Regions::GRAIN`], and
-    /// the rest is asked about again. It can only make the treatment stronger.
+    /// treated; the rest is asked about again. All of a grain ([`Regions::GRAIN`])
+    /// is treated alike: by the strongest of the answers for its parts. A policy
+    /// can only make the treatment stronger.
     ///
     /// ```
     /// # use debugnet_core::addr::{PhysAddr, PhysRange};
@@ -251,15 +252,42 @@ impl<'m> Regions<'m> {
                 continue;
             }
             let (treatment, len) = policy(rest);
-            let end = rest.start().0.saturating_add(len.max(1)).saturating_add(Self::GRAIN - 1);
-            let end = end & !(Self::GRAIN - 1);
-            let (inside, _) = rest.split_at(end.saturating_sub(rest.start().0).max(1));
+            let (inside, treatment) = Self::to_a_border(rest, len, treatment, policy);
             at = inside.end();
             if let Err(error) = self.mark(inside, treatment) {
                 result = Err(error);
             }
         }
         result
+    }
+
+    /// What an answer for the first `len` bytes of `rest` means for whole grains: down to
+    /// the last border inside, or up to the first one behind, if all of the grain up to there
+    /// may be treated alike: by the strongest of the answers for its parts.
+    fn to_a_border(
+        rest: PhysRange,
+        len: u64,
+        treatment: Treatment,
+        policy: &mut dyn FnMut(PhysRange) -> (Treatment, u64),
+    ) -> (PhysRange, Treatment) {
+        const MASK: u64 = !(Regions::GRAIN - 1);
+        let start = rest.start().0;
+        let mut asked = start.saturating_add(len.max(1)).min(rest.end().0);
+        let border = asked & MASK;
+        if asked == rest.end().0 || border > start {
+            let end = if asked == rest.end().0 { asked } else { border };
+            return (rest.split_at(end.saturating_sub(start)).0, treatment);
+        }
+        let end = border.saturating_add(Self::GRAIN).min(rest.end().0);
+        let mut strongest = treatment;
+        // At most a grain of answers for a byte each.
+        while asked < end {
+            let (_, more) = rest.split_at(asked.saturating_sub(start));
+            let (treatment, len) = policy(more);
+            strongest = strongest.max(treatment);
+            asked = asked.saturating_add(len.max(1));
+        }
+        (rest.split_at(end.saturating_sub(start)).0, strongest)
     }
 
     /// Borders at which [`Regions::apply`] may split, in bytes.

@@ -382,6 +382,31 @@ proptest! {
 }
 
 #[test]
+fn a_few_secret_bytes_keep_their_grain_out() {
+    let mut memory = [Region::EMPTY; 16];
+    let mut regions = Regions::new(&mut memory);
+    regions.add(range(0, 0x8000)).unwrap();
+    let secret = 0x3100..0x3180_u64;
+    // Answers as an allocator would: up to the next border of an object.
+    let mut policy = |asked: PhysRange| match asked.start().0 {
+        at if at < secret.start => (Treatment::Frozen, secret.start - at),
+        at if at < secret.end => (Treatment::Redacted, secret.end - at),
+        _ => (Treatment::Frozen, asked.len()),
+    };
+    regions.apply(&mut policy).unwrap();
+    let found: Vec<_> = regions
+        .iter()
+        .map(|region| (region.range().start().0, region.range().len(), region.treatment()))
+        .collect();
+    let expected = [
+        (0, 0x3000, Treatment::Frozen),
+        (0x3000, 0x1000, Treatment::Redacted),
+        (0x4000, 0x4000, Treatment::Frozen),
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
 fn thousands_of_ranges() {
     let ranges: Vec<_> = (0..5000).map(|i| range(0x1_0000 + 0x1800 * i, 1 + i % 40)).collect();
     let model = Model {

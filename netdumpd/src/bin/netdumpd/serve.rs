@@ -44,7 +44,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     #[cfg(feature = "metrics")]
     let endpoint =
         args.metrics.map(crate::metrics::open).transpose()?.map(|(metrics, endpoint)| {
-            observer.0.push(Box::new(metrics));
+            // Before whoever tells of an event: who is told may ask at once.
+            observer.0.insert(0, Box::new(metrics));
             endpoint
         });
     let pid_file = args.pid_file().map(|path| PidFile::create(&path)).transpose()?;

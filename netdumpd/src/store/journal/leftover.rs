@@ -27,6 +27,12 @@ pub(in crate::store) struct Leftover {
     machine_restarted: bool,
 }
 
+/// Whether a journal is called so: by process and number. Nothing else is touched.
+fn is_journal(name: &str) -> bool {
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    name.split_once('-').is_some_and(|(process, count)| number(process) && number(count))
+}
+
 impl Leftover {
     /// All of them; those that cannot be understood are told and removed.
     pub(in crate::store) fn all(root: &Dir) -> Vec<Self> {
@@ -40,6 +46,7 @@ impl Leftover {
         };
         let mut names: Vec<_> = entries
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| is_journal(name))
             .map(|name| format!("{DIR}/{name}"))
             .collect();
         names.sort();
