@@ -287,8 +287,21 @@ impl Core {
         seqno: u32,
         result: Result<(), Fault>,
     ) {
+        self.written_together(now, session, &[seqno], result);
+    }
+
+    /// What came of several [`Action::Write`] that were carried out as one.
+    pub fn written_together(
+        &mut self,
+        now: Instant,
+        session: SessionId,
+        seqnos: &[u32],
+        result: Result<(), Fault>,
+    ) {
         let Some((state, mut context)) = self.session(now, session) else { return };
-        state.written(seqno, result, &mut context);
+        for seqno in seqnos {
+            state.written(*seqno, result.clone(), &mut context);
+        }
         self.rearm(session);
     }
 

@@ -3,7 +3,7 @@
 mod acks;
 mod ending;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -62,7 +62,7 @@ pub(super) struct Session {
     has_files: bool,
     has_data: bool,
     owed_herald: Option<u32>,
-    pending: HashMap<u32, Pending>,
+    pending: foldhash::HashMap<u32, Pending>,
     /// FINISHED's number from its arrival until it is acked.
     unacked_finish: Option<u32>,
     headers_recorded: u32,
@@ -106,7 +106,7 @@ impl Session {
             has_files: false,
             has_data: false,
             owed_herald: Some(seqno),
-            pending: HashMap::new(),
+            pending: foldhash::HashMap::default(),
             unacked_finish: None,
             headers_recorded: 0,
             refusal_told: false,

@@ -11,7 +11,7 @@ use super::session::Session;
 
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    sessions: HashMap<SessionId, Entry>,
+    sessions: foldhash::HashMap<SessionId, Entry>,
     /// Sessions of one client, oldest first.
     peers: HashMap<SocketAddr, Vec<SessionId>>,
     sources: HashMap<IpAddr, usize>,

@@ -1,6 +1,6 @@
 //! How much received payload may wait to be written.
 //!
-//! All sessions share one limit. One that has a 64th of it, or an eighth of
+//! All sessions share one limit. One that has a 32nd of it, or an eighth of
 //! what is free, is not read from until some of its own is written: its
 //! datagrams wait in its socket, and its client for their acks. One that has
 //! nothing may take a datagram as long as there is room for one: even with
@@ -50,8 +50,8 @@ impl Share {
         let limit = self.memory.limit_len;
         let free = limit.saturating_sub(self.memory.used_len());
         match self.used_len.load(Ordering::Relaxed) {
-            0 => (limit / 64).min(free / 8).max(free.min(BUFFER_LEN)),
-            used => (limit / 64).min(free / 8).saturating_sub(used),
+            0 => (limit / 32).min(free / 8).max(free.min(BUFFER_LEN)),
+            used => (limit / 32).min(free / 8).saturating_sub(used),
         }
     }
 
@@ -96,9 +96,9 @@ mod tests {
         let bytes = share.charge(vec![7; 1000]);
         let slice = bytes.slice(10..20);
         drop(bytes);
-        assert_eq!((memory.used_len(), share.allowance()), (1000, (1 << 20) - 1000));
+        assert_eq!((memory.used_len(), share.allowance()), (1000, (2 << 20) - 1000));
         drop(slice);
-        assert_eq!((memory.used_len(), share.allowance()), (0, 1 << 20));
+        assert_eq!((memory.used_len(), share.allowance()), (0, 2 << 20));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The loop around the core: one thread, all sockets, no files.
 //!
-//! A turn takes at most one batch from each socket that has something, so that
+//! A turn takes a few batches at most from each socket that has something, so that
 //! one client cannot keep the others waiting, gives what is to be written to
 //! the writers, tells the core what they have done, and sends all acks of a
 //! session at once. It never waits for anything but its next event.
@@ -8,7 +8,7 @@
 mod actions;
 mod report;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,6 +33,9 @@ const WAKER: Token = Token(0);
 const MAX_LISTEN: usize = 64;
 /// Session n has token n + this; sessions begin with 1.
 const FIRST_SESSION: usize = MAX_LISTEN;
+
+/// Receive calls for one socket in a turn: the other sockets wait for them.
+const MAX_CALLS: usize = 8;
 
 /// Between two progress events of one session.
 const PROGRESS_US: u64 = 500_000;
@@ -61,7 +64,7 @@ pub struct Server {
     clock: Clock,
     poll: Poll,
     heralds: Vec<Herald>,
-    sessions: HashMap<SessionId, Session>,
+    sessions: foldhash::HashMap<SessionId, Session>,
     memory: Memory,
     buffers: Buffers,
     /// Sockets that may have something, in turn.
@@ -140,7 +143,7 @@ impl Server {
             poll,
             ready: (1..=heralds.len()).map(Token).collect(),
             heralds,
-            sessions: HashMap::new(),
+            sessions: foldhash::HashMap::default(),
             memory,
             buffers: Buffers::new(),
             held_back: Vec::new(),
@@ -243,7 +246,7 @@ impl Server {
         }
     }
 
-    /// One batch from one socket.
+    /// What one socket has, up to [`MAX_CALLS`] calls: it is written as one.
     fn receive(&mut self, token: Token) {
         let id = session_of(token);
         let (socket, share, on, is_queued, local) = match token {
@@ -261,9 +264,17 @@ impl Server {
         *is_queued = false;
         let now = self.clock.now();
         let core = &mut self.core;
-        let received = socket.receive(&mut self.buffers, share, |Datagram { from, to, bytes }| {
-            core.handle_datagram(now, on, from, to.unwrap_or(local), &bytes);
-        });
+        let mut calls = 0;
+        let received = loop {
+            let take = |Datagram { from, to, bytes }| {
+                core.handle_datagram(now, on, from, to.unwrap_or(local), &bytes);
+            };
+            let received = socket.receive(&mut self.buffers, share, take);
+            calls += 1;
+            if calls == MAX_CALLS || !matches!(received, Ok(Received::Some)) {
+                break received;
+            }
+        };
         match received {
             Ok(Received::All) => {}
             Ok(Received::Some) => self.mark_ready(token),

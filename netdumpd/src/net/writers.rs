@@ -45,7 +45,7 @@ pub(super) struct Writers<S> {
     shared: Arc<Shared<S>>,
     /// Sessions that have files, or will have.
     known: HashSet<SessionId>,
-    staged: HashMap<SessionId, VecDeque<Action>>,
+    staged: foldhash::HashMap<SessionId, VecDeque<Action>>,
     spare: Box<dyn Fn() -> S + Send>,
 }
 

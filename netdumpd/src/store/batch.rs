@@ -39,9 +39,7 @@ impl Done {
                 is_done.then_some(action)
             }
             Self::Written { session, seqnos, result } => {
-                for seqno in seqnos {
-                    core.written(now, session, seqno, result.clone());
-                }
+                core.written_together(now, session, &seqnos, result);
                 None
             }
             Self::HeaderRecorded { session, seqno, result } => {

@@ -36,6 +36,7 @@ pub(super) struct OpenDump {
     ended: Option<Timestamp>,
     write_back: WriteBack,
     unchecked_len: u64,
+    device: Option<u64>,
 }
 
 impl OpenDump {
@@ -59,6 +60,7 @@ impl OpenDump {
         let mut journal = Journal::create(&shared.root, &origin)?;
         match Self::create_files(&dir, &mut journal, &origin) {
             Ok((names, vmcore, info)) => Ok(Self {
+                device: device_of(&info),
                 dir,
                 peer,
                 names,
@@ -114,10 +116,12 @@ impl OpenDump {
             // The other process did not get as far as that.
             false => dir.create(&names.vmcore, 0o600)?.into_std(),
         };
+        let info = dir.open_old(&names.info())?;
         Ok(Self {
             vmcore: SparseFile::new(vmcore),
             key: dir.open_key(&names.key()),
-            info: dir.open_old(&names.info())?,
+            device: device_of(&info),
+            info,
             dir,
             peer: origin.peer,
             names,
@@ -136,7 +140,7 @@ impl OpenDump {
 
     /// The file system's number.
     pub(super) fn device(&self) -> Option<u64> {
-        Some(self.info.metadata().ok()?.dev())
+        self.device
     }
 
     pub(super) fn write(
@@ -311,6 +315,10 @@ impl OpenDump {
 }
 
 /// Of microseconds since 1970; 1970 for a time beyond any calendar.
+fn device_of(file: &std::fs::File) -> Option<u64> {
+    Some(file.metadata().ok()?.dev())
+}
+
 fn timestamp(micros: u64) -> Timestamp {
     let micros = i64::try_from(micros).unwrap_or_default();
     Timestamp::from_microsecond(micros).unwrap_or_default()
