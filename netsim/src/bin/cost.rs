@@ -77,6 +77,9 @@ impl ReadRam for Page {
     }
 }
 
+/// In bytes 12 and 13 of a frame.
+const ETHERTYPE_ARP: [u8; 2] = [8, 6];
+
 /// Acks what is sent after some frames, or loses it.
 struct EchoNic {
     host: Host,
@@ -116,7 +119,7 @@ impl Nic for EchoNic {
     fn transmit(&mut self, frame: &TxFrame<'_>) -> Result<TxTicket, TxError> {
         self.last = self.last.next();
         self.idle = 0;
-        if frame.header.len() < SEQNO_AT + 4 {
+        if frame.header[12..14] == ETHERTYPE_ARP {
             if let Input::Reply(reply) = self.host.receive(frame.header) {
                 self.arp = Some(reply);
             }
