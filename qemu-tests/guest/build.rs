@@ -4,8 +4,7 @@ use std::env;
 use std::path::{Component, Path};
 
 fn main() {
-    const SCRIPT: &str = "link/x86_64.ld";
-    println!("cargo:rerun-if-changed={SCRIPT}");
+    println!("cargo:rerun-if-changed=link");
     println!("cargo:rerun-if-changed=build.rs");
 
     // CARGO_CFG_PANIC does not follow the profile, and PROFILE says only
@@ -17,7 +16,20 @@ fn main() {
     let root = env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
     #[cfg(feature = "c")]
     compile_c(&root);
-    let script = format!("{root}/{SCRIPT}");
+    // Where RAM begins, and on AArch64 the device tree, for which 2 MiB are plenty.
+    let load_address = match env::var("CARGO_CFG_TARGET_ARCH").as_deref() {
+        Ok("aarch64") => Some("0x40200000"),
+        Ok("riscv64") => Some("0x80000000"),
+        _ => None,
+    };
+    if let Some(load_address) = load_address {
+        println!("cargo:rustc-link-arg-bins=--defsym=__load_address={load_address}");
+        println!("cargo:rustc-link-arg-bins=-T{root}/link/virt.ld");
+        println!("cargo:rustc-link-arg-bins=--no-pie");
+        println!("cargo:rustc-link-arg-bins=--build-id=sha1");
+        return;
+    }
+    let script = format!("{root}/link/x86_64.ld");
     // The same objects at two places: virtual addresses equal to physical
     // ones, and in the top 2 GiB, which PIC code can be linked for as well.
     let kernels = [("guest", "0"), ("guest-c", "0"), ("guest-higher-half", "0xffffffff80000000")];

@@ -24,17 +24,31 @@ pub struct Board {
 /// A program that dies and dumps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Guest {
-    /// `qemu-tests/guest`, built with the host's toolchain for an x86-64 PC.
-    Kernel,
+    /// `qemu-tests/guest`.
+    Kernel(Arch),
     /// `qemu-tests/firmware`, for a Cortex-M3.
     Firmware,
 }
 
+/// What the kernel is built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Arch {
+    /// A PC, with the host's toolchain.
+    X86_64,
+    /// QEMU's `virt` for Arm.
+    Aarch64,
+    /// QEMU's `virt` for RISC-V.
+    Riscv64,
+}
+
 impl Guest {
+    /// The kernel on a PC: the one with a second CPU, a second mapping, and a client in C.
+    pub const PC: Self = Self::Kernel(Arch::X86_64);
+
     /// What its dump can look like; the first is the usual.
     pub const fn images(self) -> &'static [&'static str] {
         match self {
-            Self::Kernel => IMAGES,
+            Self::Kernel(_) => IMAGES,
             Self::Firmware => &["flat"],
         }
     }
@@ -42,7 +56,9 @@ impl Guest {
     /// The target that the toolchain must have; `None` is the host's own.
     pub const fn target(self) -> Option<&'static str> {
         match self {
-            Self::Kernel => None,
+            Self::Kernel(Arch::X86_64) => None,
+            Self::Kernel(Arch::Aarch64) => Some("aarch64-unknown-none"),
+            Self::Kernel(Arch::Riscv64) => Some("riscv64gc-unknown-none-elf"),
             Self::Firmware => Some("thumbv7m-none-eabi"),
         }
     }
@@ -50,6 +66,19 @@ impl Guest {
 
 const X86_64: &str = "qemu-system-x86_64";
 const PC_EXIT: [&str; 2] = ["-device", "isa-debug-exit,iobase=0xf4,iosize=4"];
+
+const SEMIHOSTING: [&str; 2] = ["-semihosting-config", "enable=on,target=native"];
+
+/// NICs of QEMU's `virt` machines: in a slot of virtio-mmio, or on PCI Express.
+const VIRT_NICS: &[&str] = &[
+    "virtio-net-device",
+    "virtio-net-device-legacy",
+    "virtio-net-pci",
+    "virtio-net-pci-non-transitional",
+    "virtio-net-pci-legacy",
+    "e1000",
+    "e1000e",
+];
 
 /// NICs on PCI that every PC with it takes.
 macro_rules! pci_nics {
@@ -72,7 +101,7 @@ pub const BOARDS: &[Board] = &[
     Board {
         name: "q35",
         program: X86_64,
-        guest: Guest::Kernel,
+        guest: Guest::PC,
         // igb: only PCI Express has a place for it.
         nics: pci_nics!("igb"),
         memory_mib: None,
@@ -82,7 +111,7 @@ pub const BOARDS: &[Board] = &[
     Board {
         name: "pc",
         program: X86_64,
-        guest: Guest::Kernel,
+        guest: Guest::PC,
         nics: pci_nics!(),
         memory_mib: None,
         jumbo: true,
@@ -91,7 +120,7 @@ pub const BOARDS: &[Board] = &[
     Board {
         name: "microvm",
         program: X86_64,
-        guest: Guest::Kernel,
+        guest: Guest::PC,
         nics: &["virtio-net-device", "virtio-net-device-legacy"],
         memory_mib: None,
         jumbo: true,
@@ -104,7 +133,25 @@ pub const BOARDS: &[Board] = &[
         nics: &["lan9118"],
         memory_mib: Some(4),
         jumbo: false,
-        arguments: &["-M", "mps2-an385", "-semihosting-config", "enable=on,target=native"],
+        arguments: &["-M", "mps2-an385", SEMIHOSTING[0], SEMIHOSTING[1]],
+    },
+    Board {
+        name: "aarch64-virt",
+        program: "qemu-system-aarch64",
+        guest: Guest::Kernel(Arch::Aarch64),
+        nics: VIRT_NICS,
+        memory_mib: None,
+        jumbo: true,
+        arguments: &["-M", "virt", "-cpu", "cortex-a57", SEMIHOSTING[0], SEMIHOSTING[1]],
+    },
+    Board {
+        name: "riscv64-virt",
+        program: "qemu-system-riscv64",
+        guest: Guest::Kernel(Arch::Riscv64),
+        nics: VIRT_NICS,
+        memory_mib: None,
+        jumbo: true,
+        arguments: &["-M", "virt", "-bios", "none", SEMIHOSTING[0], SEMIHOSTING[1]],
     },
 ];
 
@@ -154,7 +201,7 @@ impl Board {
         if !images.contains(&image.as_str()) {
             return wrong(format!("{name} makes no {image} image, but {}", images.join(", ")));
         }
-        if self.guest != Guest::Kernel && (mapping != "identity" || *cpus != 1) {
+        if self.guest != Guest::PC && (mapping != "identity" || *cpus != 1) {
             return wrong(format!("{name} has one CPU, and one mapping, identity"));
         }
         // What `debugnet-capi/examples` has a driver for.

@@ -7,7 +7,8 @@ use std::ops::Range;
 use std::path::Path;
 
 use object::elf::{
-    ELFOSABI_LINUX, EM_X86_64, ET_CORE, FileHeader64, NT_PRSTATUS, OsAbi, PT_LOAD, PT_NOTE,
+    ELFOSABI_LINUX, EM_AARCH64, EM_RISCV, EM_X86_64, ET_CORE, FileHeader64, NT_PRSTATUS, OsAbi,
+    PT_LOAD, PT_NOTE,
 };
 use object::read::elf::{FileHeader as _, ProgramHeader as _};
 use object::{Endianness, ReadCache};
@@ -108,7 +109,7 @@ impl CoreFile {
         let is_freebsd = header.e_ident.os_abi == OSABI_STANDALONE;
         let (kind, machine) = (header.e_type(endian), header.e_machine(endian));
         if kind != ET_CORE
-            || machine != EM_X86_64
+            || ![EM_X86_64, EM_AARCH64, EM_RISCV].contains(&machine)
             || endian != Endianness::Little
             || !(is_freebsd || header.e_ident.os_abi == ELFOSABI_LINUX)
         {

@@ -37,11 +37,11 @@ struct Sample {
 
 /// A row for each NIC that the installed QEMU has.
 pub(crate) fn rows() -> Result<Vec<Value>> {
-    let guest = cargo::build_guest(Guest::Kernel, "identity", "rust")?;
+    let guest = cargo::build_guest(Guest::PC, "identity", "rust")?;
     let netdumpd = cargo::build_netdumpd()?;
     // Each NIC on the first board that has a place for it.
     let mut nics: Vec<(&str, &str, PathBuf)> = Vec::new();
-    for board in BOARDS.iter().filter(|board| board.guest == Guest::Kernel) {
+    for board in BOARDS.iter().filter(|board| board.guest == Guest::PC) {
         let qemu = tools::qemu(board.program)?;
         let there = devices(&qemu).context("asking QEMU for its devices")?;
         for nic in board.nics {

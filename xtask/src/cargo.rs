@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use qemu_tests::board::Guest;
+use qemu_tests::board::{Arch, Guest};
 use serde_json::Value;
 
 /// The workspace's directory.
@@ -92,13 +92,15 @@ fn build_with(mut command: Command, arguments: &[&str]) -> Result<PathBuf> {
 /// Builds the program that boots on this machine. Its target is there: see [`tools::target`](crate::tools::target).
 pub(crate) fn build_guest(guest: Guest, mapping: &str, client: &str) -> Result<PathBuf> {
     match guest {
-        Guest::Kernel => {
-            let (features, name) = match (mapping, client) {
-                (_, "c") => ("kernel,c", "guest-c"),
-                ("identity", _) => ("kernel", "guest"),
-                _ => ("kernel", "guest-higher-half"),
+        Guest::Kernel(arch) => {
+            let (features, name) = match (arch, mapping, client) {
+                (Arch::X86_64, _, "c") => ("kernel,c", "guest-c"),
+                (Arch::X86_64, "higher-half", _) => ("kernel", "guest-higher-half"),
+                _ => ("kernel", "guest"),
             };
-            build(&["-p", "guest", "--profile", "guest", "--features", features, "--bin", name])
+            let place = guest.target().map(|target| ["--target", target]);
+            let what = ["-p", "guest", "--profile", "guest", "--features", features, "--bin", name];
+            build(&[&what[..], place.as_ref().map_or(&[], |place| &place[..])].concat())
         }
         Guest::Firmware => build_firmware(Build::Plain),
     }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 
-use qemu_tests::board::Guest;
+use qemu_tests::board::{Arch, Guest};
 
 use crate::cargo::{cargo, metadata};
 use crate::probe::BARE;
@@ -67,9 +67,24 @@ fn clippy(tally: &mut Tally) {
     let all = ["clippy", "--workspace", "--all-targets", "--all-features"];
     // Check only: `defmt` has no place in a program that runs on a host.
     tally.check("clippy, all features", || run_cargo(&[&all[..], &deny].concat()));
-    let guest = ["clippy", "-p", "guest", "--profile", "guest", "--features", "kernel"];
-    tally.check("clippy, guest kernel", || run_cargo(&[&guest[..], &deny].concat()));
+    for arch in [Arch::X86_64, Arch::Aarch64, Arch::Riscv64] {
+        kernel(tally, arch, &deny);
+    }
     firmware(tally, &deny);
+}
+
+/// The kernel, for each machine that it boots on.
+fn kernel(tally: &mut Tally, arch: Arch, deny: &[&str]) {
+    let name = format!("clippy, guest kernel {arch:?}");
+    let target = Guest::Kernel(arch).target();
+    if let Some(Err(error)) = target.map(tools::target) {
+        tally.skip(name, format!("{error:#}"));
+        return;
+    }
+    let what = ["clippy", "-p", "guest", "--profile", "guest", "--features", "kernel"];
+    let place = target.map(|target| ["--target", target]);
+    let place = place.as_ref().map_or(&[][..], |place| &place[..]);
+    tally.check(&name, || run_cargo(&[&what[..], place, deny].concat()));
 }
 
 /// The firmware is a workspace of its own.

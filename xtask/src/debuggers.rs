@@ -4,12 +4,15 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use qemu_tests::board::{Guest, board};
 use qemu_tests::core_file::{CoreFile, Thread};
 use qemu_tests::fault_log;
 use qemu_tests::qemu::Machine;
 
 /// Programs that judge.
-pub(crate) const ALL: [&str; 3] = ["gdb", "lldb", "readelf"];
+pub(crate) const ALL: [&str; 4] = ["gdb", GDB_MULTIARCH, "lldb", "readelf"];
+/// gdb for the machines that the host is not.
+const GDB_MULTIARCH: &str = "gdb-multiarch";
 
 /// Whether a program can be run.
 pub(crate) fn is_there(program: &str) -> bool {
@@ -49,13 +52,18 @@ const SECOND: [&str; 5] = [
 
 /// gdb shows the way to the death, and all threads.
 pub(crate) fn gdb(guest: &Path, vmcore: &Path, machine: &Machine) -> Result<()> {
-    let text = run(Command::new("gdb")
+    let text = run(Command::new(if is_pc(machine) { "gdb" } else { GDB_MULTIARCH })
         .args(["-nx", "-batch", "-iex", "set debuginfod enabled off"])
         .args(["-ex", "bt", "-ex", "info locals"])
         .args(["-ex", "echo :threads\\n", "-ex", "info threads"])
         .args(["-ex", "echo :second\\n", "-ex", "thread 2", "-ex", "bt"])
         .args([guest, vmcore]))?;
     judge_gdb(&text, machine).with_context(|| format!("gdb says:\n{text}"))
+}
+
+/// Whether the dump is of a machine like the host's. Otherwise gdb-multiarch opens it.
+pub(crate) fn is_pc(machine: &Machine) -> bool {
+    board(&machine.machine).is_some_and(|board| board.guest == Guest::PC)
 }
 
 fn judge_gdb(text: &str, machine: &Machine) -> Result<()> {

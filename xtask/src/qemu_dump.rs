@@ -24,7 +24,8 @@ pub(crate) struct Args {
     /// the machine's first, virtio-net-pci for q35]
     #[arg(long, value_name = "NAME", value_parser = values::nic)]
     nic: Option<String>,
-    /// The machine, as QEMU calls it: q35, pc, microvm, or mps2-an385, which is a Cortex-M3
+    /// The machine, as QEMU calls it: q35, pc, microvm; aarch64-virt, riscv64-virt; or mps2-an385,
+    /// which is a Cortex-M3
     #[arg(long, value_name = "NAME", default_value = "q35", value_parser = values::machine)]
     machine: String,
     /// Virtual addresses of the guest: identity, or higher-half for the top 2 GiB

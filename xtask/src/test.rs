@@ -194,6 +194,7 @@ fn matrix(cases: Vec<Case>) -> Tally {
 struct Judges {
     tshark: bool,
     gdb: bool,
+    gdb_multiarch: bool,
     lldb: bool,
     readelf: bool,
 }
@@ -206,9 +207,10 @@ impl Judges {
             }
             is_there
         };
-        let [gdb, lldb, readelf] =
+        let [gdb, gdb_multiarch, lldb, readelf] =
             debuggers::ALL.map(|program| find(program, "dumps", debuggers::is_there(program)));
-        Self { tshark: find("tshark", "frames", tshark::is_there()), gdb, lldb, readelf }
+        let tshark = find("tshark", "frames", tshark::is_there());
+        Self { tshark, gdb, gdb_multiarch, lldb, readelf }
     }
 
     /// A dump in the debuggers.
@@ -221,10 +223,11 @@ impl Judges {
         if self.readelf {
             debuggers::readelf(vmcore)?;
         }
-        if self.gdb {
+        let is_pc = debuggers::is_pc(machine);
+        if if is_pc { self.gdb } else { self.gdb_multiarch } {
             debuggers::gdb(guest, vmcore, machine)?;
         }
-        if self.lldb && ["null", "panic"].contains(&machine.crash.as_str()) {
+        if is_pc && self.lldb && ["null", "panic"].contains(&machine.crash.as_str()) {
             debuggers::lldb(guest, vmcore, machine)?;
         }
         if let Some(log) = &report.files.fault_log {

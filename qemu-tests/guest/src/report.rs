@@ -66,16 +66,16 @@ pub struct Bench {
 pub struct Crash<'a> {
     /// The way of dying that was asked for.
     pub how: &'a str,
-    /// Exception vector.
+    /// Exception vector, class or cause, by the CPU's numbers.
     pub vector: u64,
     /// Its error code, 0 if it has none.
     pub error_code: u64,
     /// Where, in hexadecimal.
-    pub rip: &'a str,
+    pub pc: &'a str,
     /// Stack pointer there, in hexadecimal.
-    pub rsp: &'a str,
-    /// Address that faulted, in hexadecimal; meaningful for vector 14.
-    pub cr2: &'a str,
+    pub sp: &'a str,
+    /// Address that faulted, in hexadecimal; meaningful for page faults.
+    pub address: &'a str,
     /// The panic message, or what the vector means.
     pub message: &'a str,
 }
@@ -203,9 +203,9 @@ mod tests {
             how: "panic",
             vector: 6,
             error_code: 0,
-            rip: "0x100000",
-            rsp: "0x0",
-            cr2: "0x0",
+            pc: "0x100000",
+            sp: "0x0",
+            address: "0x0",
             message,
         };
         assert_eq!(parsed(&crash)["message"], message);

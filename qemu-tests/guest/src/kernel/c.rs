@@ -16,7 +16,7 @@ use heapless::String;
 use nic_hal::Reserved;
 use spin::Mutex;
 
-use super::arch::{self, Machine, TscClock};
+use super::arch::{self, CpuClock, Machine};
 use super::driver::Device;
 
 /// What the C code is told at boot: `kernel_t` of `crash.c`.
@@ -46,7 +46,7 @@ static EXTENTS: Reserved<[capi::Extent; RANGES_MAX + 1]> = Reserved::new([NOTHIN
 static STATE: Mutex<Option<State>> = Mutex::new(None);
 
 struct State {
-    clock: TscClock,
+    clock: CpuClock,
     ram: Ranges,
 }
 
@@ -73,7 +73,7 @@ pub(super) fn arm(
         count += 1;
     }
     *STATE.lock() =
-        Some(State { clock: arch::tsc_clock(machine.tsc_hz), ram: machine.ram.clone() });
+        Some(State { clock: arch::cpu_clock(machine.counter_hz), ram: machine.ram.clone() });
 
     let mut config = options.config_text();
     config.push('\0').map_err(|_| why("the configuration is too long"))?;

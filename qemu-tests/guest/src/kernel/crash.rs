@@ -19,7 +19,7 @@ use guest::report;
 use heapless::{String, Vec};
 use nic_hal::{CrashCell, Entry, Identity};
 
-use super::arch::{self, CoreRegisters, Machine, Registers, TscClock};
+use super::arch::{self, CoreRegisters, CpuClock, Machine, Registers};
 use super::driver::{Device, Driver};
 use super::image::{Image, ImageError};
 use super::{panic, report, say, volatile};
@@ -28,7 +28,7 @@ use super::{panic, report, say, volatile};
 struct Kit {
     armed: Armed<'static>,
     nic: Option<Driver<Identity>>,
-    clock: TscClock,
+    clock: CpuClock,
     /// Seconds since 1970 when the clock started.
     armed_time_s: u64,
     image: Image,
@@ -111,7 +111,7 @@ pub(super) fn arm(
     let kit = Kit {
         armed,
         nic,
-        clock: arch::tsc_clock(machine.tsc_hz),
+        clock: arch::cpu_clock(machine.counter_hz),
         armed_time_s: machine.boot_time_s,
         image,
         how: options.crash,
@@ -172,8 +172,8 @@ fn dump(
     message: &str,
 ) -> ! {
     let info = DumpInfo {
-        architecture: "amd64",
-        architecture_version: 2,
+        architecture: arch::ARCHITECTURE.0,
+        architecture_version: arch::ARCHITECTURE.1,
         hostname: "guest",
         version: concat!("debugnet-rs guest ", env!("CARGO_PKG_VERSION"), "\n"),
         panic: message,
@@ -207,7 +207,7 @@ fn cpus(registers: &Registers) -> Vec<Cpu<CoreRegisters>, { arch::CPUS_MAX }> {
     let _ = cpus.push(dead);
     for cpu in (0..arch::CPUS_MAX).filter(|cpu| *cpu != this) {
         if let Some(stopped) = arch::parked(cpu) {
-            say!("guest: CPU {cpu} stopped at {:#x}", stopped.rip);
+            say!("guest: CPU {cpu} stopped at {:#x}", stopped.pc());
             let _ = cpus.push(Cpu { id: cpu as u32, signal: 0, registers: stopped.in_core() });
         }
     }
@@ -228,7 +228,8 @@ fn die_again(progress: &Progress, registers: &Registers) -> ! {
     let _ = write!(
         error,
         "fault in the dump: {cause} at {:#x}, address {:#x}",
-        registers.rip, registers.cr2
+        registers.pc(),
+        registers.address()
     );
     report(&report::Outcome {
         result: "nested",
@@ -261,14 +262,15 @@ fn cause<'a>(words: &'a str, registers: &Registers) -> &'a str {
 }
 
 fn announce(how: &str, message: &str, registers: &Registers) {
+    let (vector, error_code) = registers.cause();
     say!("{registers}");
     report(&report::Crash {
         how,
-        vector: registers.vector,
-        error_code: registers.error_code,
-        rip: &hex(registers.rip),
-        rsp: &hex(registers.rsp),
-        cr2: &hex(registers.cr2),
+        vector,
+        error_code,
+        pc: &hex(registers.pc()),
+        sp: &hex(registers.sp()),
+        address: &hex(registers.address()),
         message,
     });
 }

@@ -9,12 +9,11 @@ use debugnet_core::time::Clock;
 use guest::cmdline::{NicChoice, Options};
 use heapless::String;
 use nic_e1000::E1000;
-use nic_hal::pci::Cf8;
 use nic_hal::pci_types::PciAddress;
 use nic_hal::{DmaMap, DmaRegion};
 use nic_virtio::{MEMORY_NEEDED_ANY, Sizes, VirtioNet};
 
-use super::arch::Machine;
+use super::arch::{Machine, PciAccess};
 use super::{intel, virtio};
 
 /// Longest name of a device in bytes.
@@ -108,7 +107,7 @@ impl fmt::Display for Device {
 #[derive(Debug)]
 pub(super) enum Driver<M> {
     Virtio(VirtioNet<virtio::Transport, M>),
-    Intel(E1000<Cf8, M>),
+    Intel(E1000<PciAccess, M>),
 }
 
 impl<M: DmaMap> Driver<M> {

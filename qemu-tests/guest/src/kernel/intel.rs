@@ -7,12 +7,11 @@ use debugnet_core::nic::NicError;
 use guest::cmdline::NicChoice;
 use heapless::String;
 use nic_e1000::PciDevice;
-use nic_hal::pci::Cf8;
 use nic_hal::pci_types::PciAddress;
 use nic_hal::{Mmio, PciFunction};
 use nic_probe::{Driver, identify};
 
-use super::arch::{self, Machine};
+use super::arch::{self, Machine, PciAccess};
 use super::driver::NAME_MAX;
 use super::pci;
 
@@ -44,7 +43,7 @@ pub(super) fn find(choice: NicChoice) -> Option<Device> {
 
 impl Device {
     /// A way to its registers. Writes nothing to the device.
-    pub(super) fn registers(self, machine: &mut Machine) -> Result<PciDevice<Cf8>, NicError> {
+    pub(super) fn registers(self, machine: &mut Machine) -> Result<PciDevice<PciAccess>, NicError> {
         // SAFETY: the function exists. Two drivers know it, one after the other: the
         // live one until the crash, the dump's from then on.
         let function = unsafe { PciFunction::new(arch::pci_access(), self.address) };

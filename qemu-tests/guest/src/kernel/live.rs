@@ -118,7 +118,7 @@ impl LiveNic {
         let memory = memory.ok_or(NicError::NotReachable)?;
         let mut driver = device.driver(machine, memory, LiveMap, options)?;
 
-        let mut clock = arch::tsc_clock(machine.tsc_hz);
+        let mut clock = arch::cpu_clock(machine.counter_hz);
         let mut budget = Budget::new(clock.now().after(BRINGUP_US), LOOKS_MAX);
         while driver.poll_start(&mut clock)? != Start::Ready {
             if !budget.spend(clock.now()) {

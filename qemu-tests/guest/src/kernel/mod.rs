@@ -12,6 +12,7 @@ mod left;
 mod live;
 mod panic;
 mod pci;
+#[cfg(target_arch = "x86_64")]
 mod second;
 mod traffic;
 mod virtio;
@@ -59,7 +60,7 @@ fn main(mut machine: Machine) -> ! {
         Err(error) => fatal(format_args!("command line: {error}")),
     };
     say!("guest: command line `{line}`");
-    say!("guest: counter {} Hz, image {:?}", machine.tsc_hz, arch::image());
+    say!("guest: counter {} Hz, image {:?}", machine.counter_hz, arch::image());
 
     if options.cpus > 1
         && let Err(why) = arch::start_second(&machine)
@@ -76,10 +77,10 @@ fn main(mut machine: Machine) -> ! {
     if let Err(why) = crash::arm(&mut machine, &options, nic.device(), secret) {
         fatal(format_args!("arm: {why}"));
     }
-    nic.use_it(&options, &free, &mut arch::tsc_clock(machine.tsc_hz));
+    nic.use_it(&options, &free, &mut arch::cpu_clock(machine.counter_hz));
 
     ready(&machine.ram, &options, secret, &nic);
-    nic.leave(&options, &mut arch::tsc_clock(machine.tsc_hz));
+    nic.leave(&options, &mut arch::cpu_clock(machine.counter_hz));
     death::die(options.crash, &mut nic)
 }
 

@@ -6,21 +6,19 @@ use debugnet_core::addr::{PhysAddr, PhysRange};
 use debugnet_core::nic::NicError;
 use guest::cmdline::NicChoice;
 use heapless::String;
-use nic_hal::pci::Cf8;
 use nic_hal::pci_types::PciAddress;
-use nic_hal::port::PortIo;
 use nic_hal::{Mmio, PciFunction};
 use nic_probe::{Driver, identify};
 use nic_virtio::transport::mmio::WINDOW_LEN;
 use nic_virtio::transport::pci_modern::has_modern_interface;
 use nic_virtio::{AnyTransport, PciLegacy, VirtioMmio};
 
-use super::arch::{self, Machine};
+use super::arch::{self, Machine, PciAccess, Ports};
 use super::driver::NAME_MAX;
 use super::pci;
 
 /// The way to a device's registers.
-pub(super) type Transport = AnyTransport<Cf8, Mmio, PortIo>;
+pub(super) type Transport = AnyTransport<PciAccess, Mmio, Ports>;
 
 /// Device id of what never had the legacy interface.
 const NON_TRANSITIONAL: u16 = 0x1041;
@@ -42,14 +40,16 @@ pub(super) enum Device {
 
 /// The first device that the options allow.
 pub(super) fn find(choice: NicChoice) -> Option<Device> {
-    match choice {
-        NicChoice::None => None,
-        _ if arch::has_pci() => find_on_pci(choice),
-        _ => find_in_slots(choice),
+    if choice == NicChoice::None {
+        return None;
     }
+    find_on_pci(choice).or_else(|| find_in_slots(choice))
 }
 
 fn find_on_pci(choice: NicChoice) -> Option<Device> {
+    if !arch::has_pci() {
+        return None;
+    }
     let mut found = None;
     let function = pci::find(arch::pci_access, |function| {
         let Some((vendor, device)) = function.id() else { return false };
@@ -74,7 +74,7 @@ fn find_on_pci(choice: NicChoice) -> Option<Device> {
 }
 
 fn find_in_slots(choice: NicChoice) -> Option<Device> {
-    let (first, step, count) = arch::MMIO_SLOTS;
+    let (first, step, count) = arch::mmio_slots();
     let slots = (0..count).map(|slot| PhysAddr(first + slot * step));
     slots.into_iter().find_map(|registers| {
         let version = VirtioMmio::probe(mmio(registers, WINDOW_LEN)?).ok()?.version();

@@ -1,17 +1,21 @@
 //! The layer between the kernel and the machine.
 //!
-//! One architecture so far. Another one is another directory with the same
-//! public face; nothing outside of it names a register or a port:
+//! Another architecture is another directory with the same public face; nothing
+//! outside of this one names a register or a port. What follows from the face
+//! alone is written once, here: RAM by address (`ram`), the console (`serial`), the
+//! clock (`clock`), stacks with guard pages (`stack`). QEMU's `virt` machines of
+//! AArch64 and RISC-V share `virt`, and differ in their own directories.
 //!
 //! | item | what it does |
 //! |---|---|
+//! | `ARCHITECTURE` | name and version in the kernel dump header |
 //! | `Machine` | what boot found: command line, RAM, counter frequency, time of day; `map_device` |
 //! | `image`, `volatile_section`, `physical` | memory of the image, the part that the crash path writes, where a static is |
-//! | `read`, `write_word`, `sum`, `zero_prefix`, `fill` | RAM by physical address, guard pages and page 0 included |
-//! | `Serial` | the console: a `fmt::Write` that never waits for long |
-//! | `TscClock`, `tsc_clock` | the clock of live kernel and dump |
-//! | `pci_access` | PCI configuration space |
-//! | `Registers` | the CPU at the fault: `vector_name`, `signal`, `stack` (what is in use of it), `in_core` (a `CoreRegisters`) |
+//! | `direct`, `copy` | the pointer to RAM at a physical address, guard pages and page 0 included; copying from there |
+//! | `uart` | `has_room`, `send`: one byte to the console |
+//! | `counter` | the CPU's counter |
+//! | `has_pci`, `pci_access`, `ports`, `mmio_slots` | where devices are: PCI configuration space, I/O ports, virtio-mmio |
+//! | `Registers` | the CPU at the fault: `pc`, `sp`, `address`, `cause`, `vector_name`, `signal`, `stack` (what is in use of it), `in_core` (a `CoreRegisters`) |
 //! | `build_id` | of the kernel, as the linker made it |
 //! | `mappings`, `MAPPINGS_MAX`, `page_tables` | where RAM is in the kernel's address space, and where that is written |
 //! | `undefined_instruction` | how a panic reaches the fault handler |
@@ -23,10 +27,32 @@
 //! `kernel::crash::on_fault(&Registers)`, on a stack in the volatile section,
 //! with interrupts off; a second fault comes in on another such stack.
 
+mod clock;
+mod ram;
+mod serial;
+mod stack;
+
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+#[cfg(target_arch = "riscv64")]
+mod riscv64;
+#[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
+mod virt;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
+
+#[cfg(target_arch = "aarch64")]
+pub(super) use aarch64::*;
+#[cfg(target_arch = "riscv64")]
+pub(super) use riscv64::*;
+#[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
+pub(super) use virt::*;
 #[cfg(target_arch = "x86_64")]
 pub(super) use x86_64::*;
 
-#[cfg(not(target_arch = "x86_64"))]
+pub(super) use clock::{CpuClock, cpu_clock};
+pub(super) use ram::{fill, read, sum, write_word, zero_prefix};
+pub(super) use serial::Serial;
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
 compile_error!("the guest kernel has no arch layer for this target yet");

@@ -13,7 +13,8 @@
 use core::arch::global_asm;
 
 use super::smp::SECOND_STACK;
-use super::stacks::{BOOT_STACK, BOOT_STACK_LEN};
+use super::stacks::BOOT_STACK;
+use crate::kernel::arch::stack::LIVING_LEN;
 
 global_asm!(
     r#"
@@ -163,7 +164,7 @@ image_layout:
     .text
 "#,
     stack = sym BOOT_STACK,
-    stack_len = const BOOT_STACK_LEN,
+    stack_len = const LIVING_LEN,
     start = sym super::start,
     second_stack = sym SECOND_STACK,
     second = sym super::smp::second_start,

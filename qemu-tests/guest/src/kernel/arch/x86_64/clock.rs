@@ -1,9 +1,8 @@
-//! The time stamp counter as a clock, calibrated against the interval timer.
+//! The time stamp counter, calibrated against the interval timer.
 
 use core::arch::x86_64::_rdtsc;
 use core::num::NonZeroU64;
 
-use debugnet_core::time::CounterClock;
 use x86_64::instructions::port::Port;
 
 /// What the interval timer (8254) counts, in Hz.
@@ -15,15 +14,8 @@ const MEASUREMENTS: u32 = 5;
 /// Looks at the timer before it is given up: several seconds.
 const LOOKS_MAX: u32 = 20_000_000;
 
-/// A clock that starts now.
-pub(crate) type TscClock = CounterClock<fn() -> u64>;
-
-/// The clock over a counter of this frequency.
-pub(crate) fn tsc_clock(frequency_hz: NonZeroU64) -> TscClock {
-    CounterClock::new(read_tsc, frequency_hz, u64::MAX)
-}
-
-fn read_tsc() -> u64 {
+/// The counter.
+pub(crate) fn counter() -> u64 {
     // SAFETY: every x86_64 CPU has the instruction, and ring 0 may use it.
     unsafe { _rdtsc() }
 }
@@ -53,7 +45,7 @@ fn measure() -> Option<u64> {
     unsafe { command.write(COMMAND) };
     // SAFETY: first half of the count that the command announced.
     unsafe { channel.write(low) };
-    let start = read_tsc();
+    let start = counter();
     // SAFETY: second half: the count starts.
     unsafe { channel.write(high) };
     let mut was_counting = false;
@@ -64,7 +56,7 @@ fn measure() -> Option<u64> {
         if unsafe { channel.read() } & OUTPUT == 0 {
             was_counting = true;
         } else {
-            return was_counting.then(|| read_tsc().wrapping_sub(start));
+            return was_counting.then(|| counter().wrapping_sub(start));
         }
     }
     None

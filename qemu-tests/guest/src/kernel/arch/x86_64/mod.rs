@@ -3,32 +3,30 @@
 mod boot;
 mod clock;
 mod paging;
-mod ram;
 mod rtc;
-mod serial;
 mod smp;
 mod stacks;
 #[cfg(target_os = "linux")]
 mod string;
 mod tables;
 mod trap;
+pub(super) mod uart;
 
+use core::arch::asm;
 use core::num::NonZeroU64;
 
 use debugnet_core::addr::{PhysAddr, PhysRange};
 use guest::memory::{self, Ranges};
 use guest::pvh::{MemoryMapEntry, StartInfo};
 use heapless::{String, Vec};
-use nic_hal::pci::Cf8;
-use nic_hal::port::PortIo;
 use x86_64::instructions::hlt;
 use x86_64::instructions::port::Port;
 
-pub(crate) use clock::{TscClock, tsc_clock};
+pub(crate) use clock::counter;
 pub(crate) use debugnet_core::dump::layout::X86_64 as CoreRegisters;
-pub(crate) use paging::{MAPPINGS_MAX, MapError, mappings, page_tables};
-pub(crate) use ram::{fill, read, sum, write_word, zero_prefix};
-pub(crate) use serial::Serial;
+pub(crate) use nic_hal::pci::Cf8 as PciAccess;
+pub(crate) use nic_hal::port::PortIo as Ports;
+pub(crate) use paging::{MAPPINGS_MAX, MapError, direct, mappings, page_tables};
 pub(crate) use smp::{CPUS_MAX, park, park_others, parked, start_second};
 pub(crate) use trap::Registers;
 
@@ -36,6 +34,8 @@ use crate::kernel::{fatal, say};
 
 /// Longest command line in bytes.
 const CMDLINE_MAX: usize = 2048;
+/// The machine's name in the kernel dump header, and the version that goes with it.
+pub(crate) const ARCHITECTURE: (&str, u32) = ("amd64", 2);
 /// Most entries of the loader's memory map.
 const MAP_MAX: u32 = 64;
 
@@ -46,7 +46,7 @@ pub(crate) struct Machine {
     /// RAM.
     pub(crate) ram: Ranges,
     /// Counter ticks a second.
-    pub(crate) tsc_hz: NonZeroU64,
+    pub(crate) counter_hz: NonZeroU64,
     /// Seconds since 1970 at boot, 0 if unknown.
     pub(crate) boot_time_s: u64,
     space: paging::AddressSpace,
@@ -97,7 +97,7 @@ fn between(start: u64, end: u64) -> PhysRange {
 
 /// First Rust code, on the boot stack, with the first GiB mapped onto itself.
 extern "C" fn start(start_info: u64) -> ! {
-    serial::init();
+    uart::init();
     if !tables::load() {
         fatal(format_args!("started twice"));
     }
@@ -112,11 +112,11 @@ extern "C" fn start(start_info: u64) -> ! {
         Err(error) => fatal(format_args!("page tables: {error:?}")),
     };
     space.activate();
-    let Some(tsc_hz) = clock::calibrate() else {
+    let Some(counter_hz) = clock::calibrate() else {
         fatal(format_args!("the interval timer does not move"));
     };
     let boot_time_s = rtc::unix_seconds();
-    crate::kernel::main(Machine { cmdline, ram, tsc_hz, boot_time_s, space })
+    crate::kernel::main(Machine { cmdline, ram, counter_hz, boot_time_s, space })
 }
 
 /// The command line and the RAM in the loader's memory map.
@@ -168,11 +168,13 @@ fn low_bytes<const LEN: usize>(address: u64) -> Result<[u8; LEN], &'static str> 
     Ok(bytes)
 }
 
-/// Where `microvm` has its virtio-mmio slots: first address, bytes between two, how many.
-pub(crate) const MMIO_SLOTS: (u64, u64, u64) = (0xfeb0_0000, 0x200, 24);
+/// Slots of virtio-mmio: first address, bytes between two, how many. Only a `microvm` has
+/// them: there a PC may have anything.
+pub(crate) fn mmio_slots() -> (u64, u64, u64) {
+    if has_pci() { (0, 0, 0) } else { (0xfeb0_0000, 0x200, 24) }
+}
 
-/// Whether there is a PCI bus: a `microvm` has none, and virtio-mmio instead,
-/// at addresses where a PC may have anything.
+/// Whether there is a PCI bus: a `microvm` has none.
 pub(crate) fn has_pci() -> bool {
     const ENABLE: u32 = 1 << 31;
     let mut address = Port::<u32>::new(0xcf8);
@@ -183,17 +185,38 @@ pub(crate) fn has_pci() -> bool {
 }
 
 /// I/O ports of a device. `None` if they run past the last port.
-pub(crate) fn ports(first: u16, len: u16) -> Option<PortIo> {
+pub(crate) fn ports(first: u16, len: u16) -> Option<Ports> {
     // SAFETY: ring 0. The ports are those of a device that two drivers know, one after
     // the other: the live one until the crash, the dump's from then on.
-    unsafe { PortIo::new(first, len) }
+    unsafe { Ports::new(first, len) }
 }
 
 /// PCI configuration space.
-pub(crate) fn pci_access() -> Cf8 {
+pub(crate) fn pci_access() -> PciAccess {
     // SAFETY: ring 0 of a PC, one CPU, interrupts off: no access happens inside another,
     // and each selects its register anew.
-    unsafe { Cf8::new() }
+    unsafe { PciAccess::new() }
+}
+
+/// Copies mapped memory, live or not.
+///
+/// # Safety
+/// As many bytes as `into` has are mapped at `from`.
+pub(crate) unsafe fn copy(from: *const u8, into: &mut [u8]) {
+    // SAFETY: the source is mapped by the caller's word, the target is ours. An asm block
+    // may read any memory.
+    unsafe {
+        asm!(
+            "rep movsq",
+            "mov ecx, edx",
+            "rep movsb",
+            inout("rcx") into.len() / 8 => _,
+            inout("rsi") from => _,
+            inout("rdi") into.as_mut_ptr() => _,
+            in("rdx") into.len() % 8,
+            options(nostack, preserves_flags),
+        );
+    }
 }
 
 /// Ends QEMU through its `isa-debug-exit` device: status 33 for success, 3
@@ -227,5 +250,5 @@ pub(crate) fn stop() -> ! {
 /// Executes the undefined instruction: the way a panic reaches the fault handler.
 pub(crate) fn undefined_instruction() -> ! {
     // SAFETY: raises an exception whose handler never returns.
-    unsafe { core::arch::asm!("ud2", options(noreturn)) }
+    unsafe { asm!("ud2", options(noreturn)) }
 }

@@ -22,8 +22,8 @@ use x86_64::PhysAddr as X86PhysAddr;
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::{PageTable, PageTableFlags, PhysFrame};
 
-/// Length of a small page in bytes.
-pub(super) const PAGE_LEN: usize = 0x1000;
+use crate::kernel::arch::stack::PAGE_LEN;
+
 /// Length of a large page in bytes.
 const LARGE_LEN: u64 = 0x20_0000;
 /// Where the direct map begins: the upper half.
@@ -213,7 +213,7 @@ fn large_pages(range: PhysRange) -> impl Iterator<Item = u64> {
 }
 
 /// The pointer through which RAM at `address` is reached, page 0 and guard pages included.
-pub(super) fn direct(address: PhysAddr) -> *mut u8 {
+pub(crate) fn direct(address: PhysAddr) -> *mut u8 {
     core::ptr::with_exposed_provenance_mut((DIRECT_MAP + address.0) as usize)
 }
 

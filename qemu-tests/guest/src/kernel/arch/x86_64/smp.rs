@@ -13,15 +13,16 @@ use x86_64::PhysAddr as X86PhysAddr;
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::PhysFrame;
 
-use super::stacks::{BOOT_STACK_LEN, Stack};
 use super::trap::Registers;
-use super::{Machine, boot, ram, tables};
+use super::{Machine, boot, tables};
+use crate::kernel::arch::stack::{LIVING_LEN, Stack};
+use crate::kernel::arch::{cpu_clock, ram};
 
 /// Most CPUs that this kernel uses.
 pub(crate) const CPUS_MAX: usize = 2;
 
 /// Where the second CPU lives: ordinary memory, like the boot stack.
-pub(super) static SECOND_STACK: Stack<BOOT_STACK_LEN> = Stack::new();
+pub(super) static SECOND_STACK: Stack<LIVING_LEN> = Stack::new();
 
 /// The page that the trampoline is copied to: free RAM below 1 MiB.
 const TRAMPOLINE: PhysRange = match PhysRange::new(PhysAddr(0x8000), 0x1000) {
@@ -85,7 +86,7 @@ pub(crate) fn start_second(machine: &Machine) -> Result<(), &'static str> {
     }
     ROOT.store(machine.space.root(), Ordering::Release);
 
-    let mut clock = super::tsc_clock(machine.tsc_hz);
+    let mut clock = cpu_clock(machine.counter_hz);
     send(SECOND_APIC_ID, INIT);
     pause(&mut clock, 10_000);
     // The second of two is for CPUs that missed the first; one that runs ignores it.

@@ -221,6 +221,26 @@ impl Registers {
         }
     }
 
+    /// Where the code was.
+    pub(crate) const fn pc(&self) -> u64 {
+        self.rip
+    }
+
+    /// Stack pointer there.
+    pub(crate) const fn sp(&self) -> u64 {
+        self.rsp
+    }
+
+    /// The address that faulted; meaningful for vector 14.
+    pub(crate) const fn address(&self) -> u64 {
+        self.cr2
+    }
+
+    /// The exception vector and its error code.
+    pub(crate) const fn cause(&self) -> (u64, u64) {
+        (self.vector, self.error_code)
+    }
+
     /// The signal that a process would have died of: what a debugger shows.
     pub(crate) fn signal(&self) -> u16 {
         const ABORT: u16 = 6;

@@ -3,13 +3,11 @@
 //! Never through a reference. The memory holds live stacks and statics, and a
 //! reference would promise the compiler that nothing else touches them.
 
-use core::arch::asm;
-
 use debugnet_core::addr::{PhysAddr, PhysRange};
 use guest::pattern;
 use guest::sum::WordSum;
 
-use super::paging::direct;
+use super::{copy, direct};
 
 const WORD: u64 = 8;
 
@@ -18,21 +16,9 @@ const WORD: u64 = 8;
 /// # Safety
 /// The range is RAM, as [`super::Machine::ram`] lists it.
 pub(crate) unsafe fn read(from: PhysAddr, into: &mut [u8]) {
-    let source = direct(from);
     // SAFETY: the source is mapped RAM by the caller's word; the target is an exclusive
-    // borrow of just these bytes. An asm block may read any memory, live or not.
-    unsafe {
-        asm!(
-            "rep movsq",
-            "mov ecx, edx",
-            "rep movsb",
-            inout("rcx") into.len() / 8 => _,
-            inout("rsi") source => _,
-            inout("rdi") into.as_mut_ptr() => _,
-            in("rdx") into.len() % 8,
-            options(nostack, preserves_flags),
-        );
-    }
+    // borrow of just these bytes.
+    unsafe { copy(direct(from), into) };
 }
 
 /// Ones' complement sum of big-endian words over RAM, folded, not complemented.
