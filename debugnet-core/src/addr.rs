@@ -141,6 +141,7 @@ impl PhysRange {
     }
 
     /// The first `at` bytes (all of them if it is shorter) and the rest.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub const fn split_at(self, at: u64) -> (Self, Self) {
         let head_len = if at < self.len { at } else { self.len };
         let head = Self { start: self.start, len: head_len };

@@ -61,6 +61,7 @@
 pub mod addr;
 mod client;
 pub mod config;
+mod count;
 mod decimal;
 pub mod dump;
 mod memory;

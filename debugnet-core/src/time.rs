@@ -33,13 +33,20 @@ impl Instant {
 
     /// `delay_us` microseconds later, [`Instant::NEVER`] on overflow.
     #[must_use]
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub const fn after(self, delay_us: u64) -> Self {
         Self(self.0.saturating_add(delay_us))
     }
 
     /// Microseconds since `earlier`; zero if that is not earlier, as after a clock that stepped back.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub const fn since_us(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
+    }
+
+    /// The same in 32 bits, for what is never longer than 71 minutes: a round trip.
+    pub(crate) fn since_short_us(self, earlier: Self) -> u32 {
+        u32::try_from(self.since_us(earlier)).unwrap_or(u32::MAX)
     }
 }
 

@@ -3,6 +3,7 @@
 
 use crate::addr::PhysRange;
 use crate::client::{Client, header};
+use crate::count::add_to;
 use crate::dump::{DumpSource, FailureKind, Gap, Gaps, ReadFault, Reason, stage};
 use crate::nic::{
     Capabilities, Checksum, ChecksumOffload, HEADER_MAX, Nic, Payload, PayloadKind, TxError,
@@ -81,7 +82,7 @@ impl Transmitter {
             envelope: Envelope::new(),
             bytes_read: 0,
             bytes_copied: 0,
-            unreadable: Gaps::EMPTY,
+            unreadable: Gaps::new(),
             fault: None,
         }
     }
@@ -230,8 +231,8 @@ impl Transmitter {
         cell: CellId,
     ) -> Result<(), ReadFault> {
         stage(source, pool, range, cell)?;
-        self.bytes_read = self.bytes_read.saturating_add(range.len());
-        self.bytes_copied = self.bytes_copied.saturating_add(range.len());
+        add_to(&mut self.bytes_read, range.len());
+        add_to(&mut self.bytes_copied, range.len());
         Ok(())
     }
 
@@ -261,7 +262,9 @@ impl Transmitter {
         self.frame(message, seqno, nic, caps, payload)
     }
 
-    #[inline(always)]
+    // Its place is in the loop over messages; where flash is scarce, it is there once.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
+    #[cfg_attr(not(target_pointer_width = "32"), inline(always))]
     fn frame(
         &mut self,
         message: &Message,

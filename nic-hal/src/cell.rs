@@ -136,6 +136,7 @@ impl<T> Default for CrashCell<T> {
 
 /// Moves `state` from `from` to `to`. `false` if it was not at `from`.
 #[cfg(target_has_atomic = "32")]
+#[inline(never)]
 fn advance(state: &AtomicU32, from: u32, to: u32) -> bool {
     state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
 }
@@ -143,6 +144,7 @@ fn advance(state: &AtomicU32, from: u32, to: u32) -> bool {
 /// Moves `state` from `from` to `to`. `false` if it was not at `from`.
 /// Two accesses: see [`CrashCell`] on what that asks of the caller.
 #[cfg(not(target_has_atomic = "32"))]
+#[inline(never)]
 fn advance(state: &AtomicU32, from: u32, to: u32) -> bool {
     let at_from = state.load(Ordering::Acquire) == from;
     if at_from {

@@ -50,7 +50,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     bare_targets(&mut tally);
     println!("==> panic-free");
     tally.add(panic_free::all()?);
-    tally.check("size", size::run);
+    tally.check("size", || size::run(&size::Args { write: false }));
     println!("==> fuzz, a few seconds each");
     tally.add(fuzz::smoke()?);
     tally.close()

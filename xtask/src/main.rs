@@ -49,7 +49,7 @@ enum Command {
     /// The performance table: simulated links, QEMU, and what a packet costs.
     Bench(bench::Args),
     /// Flash, RAM and stack of the crash path.
-    Size,
+    Size(size::Args),
     /// List every `unsafe` of the project, with its argument, in SAFETY.md.
     Ledger(ledger::Args),
 }
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Layouts => layouts::all().close(),
         Command::PanicFree => panic_free::run(),
-        Command::Size => size::run(),
+        Command::Size(args) => size::run(&args),
         Command::Ledger(args) => ledger::run(&args),
         Command::Bench(args) => bench::run(&args),
     };

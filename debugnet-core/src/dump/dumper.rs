@@ -12,6 +12,7 @@ use super::{
 };
 use crate::addr::{PhysAddr, PhysRange};
 use crate::config::Config;
+use crate::count::add_to;
 use crate::nic::TxTicket;
 use crate::peer::payload_sum;
 use crate::pool::{CellId, PacketPool};
@@ -71,7 +72,7 @@ pub(crate) struct Dumper {
     /// How far a transform has read the image.
     pub(crate) stream: StreamState,
     /// Extents the source has, as counted before anything else.
-    extents: u64,
+    extents: u32,
     last: Option<Extent>,
     /// The last byte of the image has been queued, ahead of all other RAM.
     tail_sent: bool,
@@ -118,7 +119,7 @@ impl Dumper {
             unreadable_bytes: 0,
             bytes_read: 0,
             bytes_copied: 0,
-            not_sent: Gaps::EMPTY,
+            not_sent: Gaps::new(),
             fault: None,
         }
     }
@@ -159,10 +160,10 @@ impl Dumper {
                     continue;
                 }
                 Stability::Generated => {
-                    self.generated_bytes = self.generated_bytes.saturating_add(len);
+                    add_to(&mut self.generated_bytes, len);
                 }
                 Stability::Frozen | Stability::Volatile => {
-                    self.dump_bytes = self.dump_bytes.saturating_add(len);
+                    add_to(&mut self.dump_bytes, len);
                 }
             }
             if end > self.image_len && !range.is_empty() {
@@ -212,7 +213,7 @@ impl Dumper {
     /// A message was acknowledged.
     pub(crate) fn on_acked(&mut self, message: &Message) {
         if message.kind == debugnet::VMCORE {
-            self.acked_bytes = self.acked_bytes.saturating_add(u64::from(message.len));
+            add_to(&mut self.acked_bytes, u64::from(message.len));
         }
     }
 
@@ -300,7 +301,7 @@ impl Dumper {
         let mut message = blank(debugnet::EKCD_KEY);
         message.offset = self.stream_at;
         self.in_cell(room, &mut message, id, len);
-        self.stream_at = self.stream_at.saturating_add(len as u64);
+        add_to(&mut self.stream_at, len as u64);
         self.queue(room, message)
     }
 
@@ -319,7 +320,7 @@ impl Dumper {
             Err(fault) => (self.blank_byte(room, piece.offset), Some(fault)),
         };
         if fill == Fill::More {
-            self.sent_bytes = self.sent_bytes.saturating_add(1);
+            add_to(&mut self.sent_bytes, 1);
             if let Some(fault) = fault {
                 self.cannot_read(fault, piece.offset, 1);
             }
@@ -360,9 +361,9 @@ impl Dumper {
             Err(fault) => return self.fault_in(piece, fault),
         };
         if fill == Fill::More {
-            self.sent_bytes = self.sent_bytes.saturating_add(head.len());
+            add_to(&mut self.sent_bytes, head.len());
             self.rest.range = tail;
-            self.rest.offset = self.rest.offset.saturating_add(head.len());
+            add_to(&mut self.rest.offset, head.len());
         }
         fill
     }
@@ -392,7 +393,7 @@ impl Dumper {
     fn skip(&mut self, len: u64) {
         let (_, tail) = self.rest.range.split_at(len);
         self.rest.range = tail;
-        self.rest.offset = self.rest.offset.saturating_add(len);
+        add_to(&mut self.rest.offset, len);
     }
 
     /// Passes over zeros at the start of what is left. A fault is left to the
@@ -401,20 +402,21 @@ impl Dumper {
         let (scan, _) = self.rest.range.split_at(Self::ZERO_SCAN);
         let Ok(zeros) = room.source.zero_prefix(scan) else { return false };
         let zeros = zeros.min(scan.len());
-        self.bytes_read = self.bytes_read.saturating_add(zeros);
+        add_to(&mut self.bytes_read, zeros);
         // Whole runs keep what follows aligned for the device.
         let run = if zeros == scan.len() { zeros } else { zeros & !(Self::ZERO_RUN_MIN - 1) };
         if run == 0 {
             return false;
         }
-        self.zero_bytes = self.zero_bytes.saturating_add(run);
+        add_to(&mut self.zero_bytes, run);
         self.skip(run);
         true
     }
 
     /// The message of one piece of an extent, at most a payload long. `None`
     /// if it needs a cell and there is none.
-    #[inline(always)]
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
+    #[cfg_attr(not(target_pointer_width = "32"), inline(always))]
     fn message(
         &mut self,
         room: &mut Room<'_, '_, '_>,
@@ -429,7 +431,7 @@ impl Dumper {
                 message.stored = Stored::Range(piece.range);
                 message.sum = None;
                 if room.sums {
-                    self.bytes_read = self.bytes_read.saturating_add(len);
+                    add_to(&mut self.bytes_read, len);
                     message.sum = Some(room.source.sum(piece.range)?);
                 }
             }
@@ -461,7 +463,7 @@ impl Dumper {
     }
 
     fn cannot_read(&mut self, fault: ReadFault, offset: u64, len: u64) {
-        self.unreadable_bytes = self.unreadable_bytes.saturating_add(len);
+        add_to(&mut self.unreadable_bytes, len);
         self.fault.get_or_insert(fault);
         self.not_sent.add(Gap { offset, len, reason: Reason::Unreadable });
     }
@@ -485,8 +487,8 @@ impl Dumper {
                 stage(room.source, room.pool, piece.range, id)?;
             }
         }
-        self.bytes_read = self.bytes_read.saturating_add(len);
-        self.bytes_copied = self.bytes_copied.saturating_add(len);
+        add_to(&mut self.bytes_read, len);
+        add_to(&mut self.bytes_copied, len);
         Ok(())
     }
 
@@ -513,9 +515,9 @@ impl Dumper {
         let mut message = blank(debugnet::VMCORE);
         message.offset = self.stream_at;
         self.in_cell(room, &mut message, id, len);
-        self.stream_at = self.stream_at.saturating_add(len as u64);
-        self.sent_bytes = self.sent_bytes.saturating_add(len as u64);
-        self.bytes_copied = self.bytes_copied.saturating_add(len as u64);
+        add_to(&mut self.stream_at, len as u64);
+        add_to(&mut self.sent_bytes, len as u64);
+        add_to(&mut self.bytes_copied, len as u64);
         Ok(self.queue(room, message))
     }
 

@@ -3,6 +3,7 @@
 use heapless::Vec;
 
 use crate::addr::PhysAddr;
+use crate::count::add_to;
 use crate::dump::{ReadFault, TransformError};
 use crate::nic::{NicError, TxError};
 use crate::progress::Stage;
@@ -55,7 +56,9 @@ pub struct Gaps {
 
 impl Gaps {
     /// None.
-    pub(crate) const EMPTY: Self = Self { list: Vec::new(), bytes: 0, omitted: 0 };
+    pub(crate) const fn new() -> Self {
+        Self { list: Vec::new(), bytes: 0, omitted: 0 }
+    }
 
     /// Gaps kept by name.
     pub const KEPT: usize = 8;
@@ -93,7 +96,7 @@ impl Gaps {
         for gap in &other.list {
             self.add(*gap);
         }
-        self.bytes = self.bytes.saturating_add(other.bytes.saturating_sub(listed));
+        add_to(&mut self.bytes, other.bytes.saturating_sub(listed));
         self.omitted = self.omitted.saturating_add(other.omitted);
     }
 
@@ -102,7 +105,7 @@ impl Gaps {
         if gap.len == 0 {
             return;
         }
-        self.bytes = self.bytes.saturating_add(gap.len);
+        add_to(&mut self.bytes, gap.len);
         match self.list.last_mut() {
             Some(last)
                 if last.reason == gap.reason
@@ -237,32 +240,35 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Of a dump that has not begun.
-    pub(crate) const EMPTY: Self = Self {
-        verdict: Verdict::Failed,
-        failure: None,
-        target: 0,
-        targets_tried: 0,
-        stage: Stage::Idle,
-        image_len: 0,
-        dump_bytes: 0,
-        sent_bytes: 0,
-        acked_bytes: 0,
-        zero_bytes: 0,
-        holes: Gaps::EMPTY,
-        not_sent: Gaps::EMPTY,
-        messages: 0,
-        transmissions: 0,
-        retransmits: 0,
-        bad_checksums: 0,
-        stale_acks: 0,
-        bytes_read: 0,
-        bytes_copied: 0,
-        cells_high_water: 0,
-        elapsed_us: 0,
-        data_us: 0,
-        nic_stopped: false,
-    };
+    /// Of a dump that has not begun. Not a constant: that would be 600 bytes of flash.
+    #[inline(never)]
+    pub(crate) fn new() -> Self {
+        Self {
+            verdict: Verdict::Failed,
+            failure: None,
+            target: 0,
+            targets_tried: 0,
+            stage: Stage::Idle,
+            image_len: 0,
+            dump_bytes: 0,
+            sent_bytes: 0,
+            acked_bytes: 0,
+            zero_bytes: 0,
+            holes: Gaps::new(),
+            not_sent: Gaps::new(),
+            messages: 0,
+            transmissions: 0,
+            retransmits: 0,
+            bad_checksums: 0,
+            stale_acks: 0,
+            bytes_read: 0,
+            bytes_copied: 0,
+            cells_high_water: 0,
+            elapsed_us: 0,
+            data_us: 0,
+            nic_stopped: false,
+        }
+    }
 
     /// Whether the server has all of the image but what [`Outcome::not_sent`] lists.
     pub fn is_complete(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use super::{DumpSource, Extent, Gap, Gaps, ReadFault, Reason, Stability};
 use crate::addr::{PhysAddr, PhysRange};
+use crate::count::add_to;
 
 /// What is taken to be unreadable with its first byte, and aligned.
 pub(super) const FAULT_LEN: u64 = 4096;
@@ -21,7 +22,7 @@ pub struct StreamState {
 
 impl StreamState {
     pub(crate) const START: Self =
-        Self { rest: Extent::NONE, at: 0, bytes_read: 0, unreadable: Gaps::EMPTY, fault: None };
+        Self { rest: Extent::NONE, at: 0, bytes_read: 0, unreadable: Gaps::new(), fault: None };
 }
 
 impl Default for StreamState {
@@ -77,7 +78,7 @@ impl<'a> ImageStream<'a> {
     fn zeros(&mut self, into: &mut [u8], most: u64) -> usize {
         let len = into.len().min(usize::try_from(most).unwrap_or(usize::MAX));
         into.iter_mut().take(len).for_each(|byte| *byte = 0);
-        self.state.at = self.state.at.saturating_add(len as u64);
+        add_to(&mut self.state.at, len as u64);
         len
     }
 
@@ -99,9 +100,9 @@ impl<'a> ImageStream<'a> {
         }
         let done_len = done as u64;
         self.leave_behind(done_len);
-        self.state.at = self.state.at.saturating_add(done_len);
+        add_to(&mut self.state.at, done_len);
         if stability != Stability::Generated {
-            self.state.bytes_read = self.state.bytes_read.saturating_add(done_len);
+            add_to(&mut self.state.bytes_read, done_len);
         }
         done
     }
@@ -140,7 +141,7 @@ impl<'a> ImageStream<'a> {
         let rest = &mut self.state.rest;
         let (gone, range) = rest.range.split_at(len);
         rest.range = range;
-        rest.offset = rest.offset.saturating_add(gone.len());
+        add_to(&mut rest.offset, gone.len());
     }
 }
 

@@ -27,7 +27,8 @@ const GAP_MAX_US: u64 = 2_000_000;
 /// When to look again for a link.
 const LINK_WAIT_US: u64 = 10_000;
 
-/// `value * by / over` of numbers that may be large; 0 over 0.
+/// `value * by / over` of numbers that may be large; 0 over 0. Seldom needed.
+#[inline(never)]
 fn scaled(value: u64, by: u64, over: u64) -> u64 {
     match value.checked_mul(by) {
         Some(product) => product.checked_div(over).unwrap_or(0),

@@ -6,7 +6,7 @@ use crate::dump::{Failure, FailureKind, Gap, Outcome, Reason, Verdict};
 use crate::nic::Nic;
 use crate::observer::Event;
 use crate::progress::Stage;
-use crate::session::{Counters, Stored};
+use crate::session::{Counters, Slot, Stored};
 use crate::time::Instant;
 use crate::wire::debugnet;
 
@@ -20,22 +20,19 @@ impl Dump<'_, '_> {
             .client
             .as_ref()
             .filter(|_| !matches!(kind, FailureKind::Read(_)))
-            .and_then(|client| client.session.pending().find(|(_, _, tries)| *tries != 0));
-        let address = match (kind, &oldest) {
+            .and_then(|client| client.session.unacked_slots().find(|slot| slot.tries != 0));
+        let address = match (kind, oldest.map(|slot| slot.message.stored)) {
             (FailureKind::Read(fault), _) => Some(fault.at),
-            (_, Some((message, ..))) => match message.stored {
-                Stored::Range(range) => Some(range.start()),
-                _ => None,
-            },
+            (_, Some(Stored::Range(range))) => Some(range.start()),
             _ => None,
         };
         let failure = Failure {
             kind,
             stage: self.stage,
             address,
-            offset: oldest.map(|(message, ..)| message.offset),
-            seqno: oldest.map(|(_, seqno, _)| seqno),
-            tries: oldest.map_or(0, |(_, _, tries)| tries),
+            offset: oldest.map(|slot| slot.message.offset),
+            seqno: oldest.map(|slot| slot.seqno),
+            tries: oldest.map_or(0, |slot| slot.tries),
         };
         self.failure.get_or_insert(failure);
         io.progress.set_failed();
@@ -91,7 +88,7 @@ impl Dump<'_, '_> {
         let mut counters = Counters::default();
         if verdict == Verdict::Failed {
             if let Some(client) = &self.client {
-                for (message, ..) in client.session.pending() {
+                for Slot { message, .. } in client.session.unacked_slots() {
                     if message.kind == debugnet::VMCORE {
                         holes.add(Gap {
                             offset: message.offset,

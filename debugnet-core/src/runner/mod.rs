@@ -8,6 +8,7 @@ mod ending;
 
 use crate::client::Client;
 use crate::config::{Config, Target};
+use crate::count::add_to;
 use crate::dump::{DumpInfo, DumpSource, Dumper, Failure, FailureKind, Outcome, Transform};
 use crate::nic::{Capabilities, Nic};
 use crate::observer::Observer;
@@ -92,7 +93,7 @@ struct SteadyTime {
 impl SteadyTime {
     fn now(&mut self, clock: &mut dyn Clock) -> Instant {
         let raw = clock.now();
-        self.behind_us = self.behind_us.saturating_add(self.last.since_us(raw));
+        add_to(&mut self.behind_us, self.last.since_us(raw));
         self.last = raw;
         self.steady(raw)
     }
@@ -136,7 +137,7 @@ impl<'m> Armed<'m> {
             desk: Desk {
                 dumper: Dumper::new(),
                 transmitter: Transmitter::new(),
-                outcomes: [Outcome::EMPTY; 2],
+                outcomes: [Outcome::new(), Outcome::new()],
                 best: Which::Second,
             },
         }

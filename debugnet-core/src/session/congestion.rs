@@ -19,8 +19,16 @@ const PACKET_OVERHEAD: u32 = 40;
 /// What a stock server takes back to back: 64 packets of 1448 B, 24 of 4096 B.
 const BURST_BYTES: u32 = 64 * (1448 + PACKET_OVERHEAD) + 4000;
 
+/// `value * by / over`; 0 over 0, and the largest number where it does not fit.
+#[cfg_attr(target_pointer_width = "32", inline(never))]
+fn scaled(value: u32, by: u32, over: u32) -> u32 {
+    let product = u64::from(value).wrapping_mul(u64::from(by));
+    let quotient = product.checked_div(u64::from(over)).unwrap_or(0);
+    u32::try_from(quotient).unwrap_or(u32::MAX)
+}
+
 /// Tokens are counted in 1/1024 of a message.
-const TOKEN: u64 = 1024;
+const TOKEN: u32 = 1024;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Congestion {
@@ -31,20 +39,20 @@ pub(crate) struct Congestion {
     starting: bool,
     /// Transmission number that ends the round: its ack, or that of a later one.
     round_end: u32,
-    round_min_us: u64,
+    round_min_us: u32,
     round_acked: u32,
     round_lost: u32,
     /// Whether the window, and not the source, limited the round.
     round_limited: bool,
     /// Rounds in a row without a standing queue.
     calm_rounds: u32,
-    tokens: u64,
+    tokens: u32,
     filled_at: Instant,
     /// Acks of the first burst: what they were spaced by is what the bottleneck takes.
     train: Train,
     /// Share of messages lost in rounds without a standing queue, in 1/1024:
     /// the loss that is not ours.
-    calm_loss: u64,
+    calm_loss: u32,
     /// Set by a time-out of everything: one message a time-out until an ack comes.
     probing: Option<u32>,
 }
@@ -54,7 +62,7 @@ impl Congestion {
     const WINDOW_MIN: u32 = 4;
 
     /// Share of a doubling round, in 1/1024, that no line loses by chance.
-    const OVERSHOOT_LOSS: u64 = 192;
+    const OVERSHOOT_LOSS: u32 = 192;
 
     /// For messages of `payload_len` bytes and `slots` of them.
     pub(crate) fn new(slots: u32, payload_len: u32) -> Self {
@@ -69,12 +77,12 @@ impl Congestion {
             burst,
             starting: true,
             round_end: 0,
-            round_min_us: u64::MAX,
+            round_min_us: u32::MAX,
             round_acked: 0,
             round_lost: 0,
             round_limited: false,
             calm_rounds: 0,
-            tokens: u64::from(burst).saturating_mul(TOKEN),
+            tokens: burst.saturating_mul(TOKEN),
             filled_at: Instant::ZERO,
             train: Train::default(),
             calm_loss: 0,
@@ -100,7 +108,7 @@ impl Congestion {
         }
         let missing = TOKEN.saturating_sub(tokens);
         let wait_us = missing.checked_div(self.fill_per_us(rtt)).unwrap_or(1).saturating_add(1);
-        Err(now.after(wait_us))
+        Err(now.after(u64::from(wait_us)))
     }
 
     pub(crate) fn on_sent(&mut self, now: Instant, rtt: &Rtt) {
@@ -113,21 +121,21 @@ impl Congestion {
         self.round_limited = true;
     }
 
-    fn tokens_at(&self, now: Instant, rtt: &Rtt) -> u64 {
-        let passed_us = now.since_us(self.filled_at);
-        if passed_us == 0 {
+    fn tokens_at(&self, now: Instant, rtt: &Rtt) -> u32 {
+        if now == self.filled_at {
             // As a rule within a batch: there is nothing to fill in, and no division to make.
             return self.tokens;
         }
-        let depth = u64::from(self.burst).saturating_mul(TOKEN);
+        let passed_us = now.since_short_us(self.filled_at);
+        let depth = self.burst.saturating_mul(TOKEN);
         self.tokens.saturating_add(passed_us.saturating_mul(self.fill_per_us(rtt))).min(depth)
     }
 
     /// Tokens a microsecond: twice the window's rate while it doubles each
     /// round, a quarter above it afterwards.
-    fn fill_per_us(&self, rtt: &Rtt) -> u64 {
+    fn fill_per_us(&self, rtt: &Rtt) -> u32 {
         let gain_4 = if self.starting { 8 } else { 5 };
-        let tokens = u64::from(self.window()).saturating_mul(TOKEN).saturating_mul(gain_4) >> 2;
+        let tokens = self.window().saturating_mul(TOKEN).saturating_mul(gain_4) >> 2;
         tokens.checked_div(rtt.srtt_us().max(1)).unwrap_or(0).max(1)
     }
 
@@ -140,7 +148,7 @@ impl Congestion {
         now: Instant,
         order: u32,
         newest: u32,
-        rtt_us: Option<u64>,
+        rtt_us: Option<u32>,
         rtt: &Rtt,
     ) {
         if let Some(before) = self.probing.take() {
@@ -169,10 +177,11 @@ impl Congestion {
     fn grow(&mut self, rtt: &Rtt) {
         // Doubles each round, up to what the first burst's acks say the
         // bottleneck takes; a queue seen at the end of a round ends it too.
-        let most = self.train.messages_in(rtt).map_or(u64::MAX, |path| {
-            path.saturating_add(u64::from(self.queue_target())).max(u64::from(self.burst))
-        });
-        if u64::from(self.window) < most {
+        let most = self
+            .train
+            .messages_in(rtt)
+            .map_or(u32::MAX, |path| path.saturating_add(self.queue_target()).max(self.burst));
+        if self.window < most {
             self.window = self.window.saturating_add(1).min(self.window_max);
         } else {
             // From here on by what the queue shows, should the train have lied.
@@ -199,7 +208,7 @@ impl Congestion {
     /// A round begins with the transmission after `newest`.
     pub(crate) fn restart_round(&mut self, newest: u32) {
         self.round_end = newest.wrapping_add(1);
-        self.round_min_us = u64::MAX;
+        self.round_min_us = u32::MAX;
         self.round_acked = 0;
         self.round_lost = 0;
         self.round_limited = false;
@@ -213,7 +222,7 @@ impl Congestion {
             self.window = self.halved();
             return;
         }
-        if self.round_min_us == u64::MAX || rtt.min_us() == 0 && rtt.granularity_us() <= 1 {
+        if self.round_min_us == u32::MAX || rtt.min_us() == 0 && rtt.granularity_us() <= 1 {
             return;
         }
         let base_us = rtt.min_us().max(1);
@@ -224,11 +233,10 @@ impl Congestion {
             .saturating_sub(rtt.granularity_us().saturating_sub(1));
         let loaded_us = base_us.saturating_add(standing_us);
         // Little's law: what stands in the queue is its share of the round trip.
-        let queued =
-            u64::from(self.window).saturating_mul(standing_us).checked_div(loaded_us).unwrap_or(0);
-        let target = u64::from(self.queue_target());
+        let queued = scaled(self.window, standing_us, loaded_us);
+        let target = self.queue_target();
         let all = acked.saturating_add(lost).max(1);
-        let loss = u64::from(lost).saturating_mul(1024).checked_div(u64::from(all)).unwrap_or(0);
+        let loss = scaled(lost, 1024, all);
         if queued <= target {
             self.calm_loss =
                 self.calm_loss.saturating_mul(7).saturating_add(loss).checked_div(8).unwrap_or(0);
@@ -238,16 +246,15 @@ impl Congestion {
         // window overstates what arrives, and what was acked is believed.
         let is_overrun = queued > target && loss > self.calm_loss.saturating_mul(2).max(16);
         let held = if is_overrun {
-            let own = 1024u64.saturating_sub(self.calm_loss).max(1);
-            u64::from(acked).saturating_mul(1024).checked_div(own).unwrap_or(0)
+            scaled(acked, 1024, 1024u32.saturating_sub(self.calm_loss).max(1))
         } else {
-            u64::from(self.window)
+            self.window
         };
-        let path = held.saturating_mul(base_us).checked_div(loaded_us).unwrap_or(0);
+        let path = scaled(held, base_us, loaded_us);
         if self.starting {
             if loss > Self::OVERSHOOT_LOSS {
                 self.starting = false;
-                self.set_window(u64::from(acked));
+                self.set_window(acked);
             } else if queued > target {
                 self.starting = false;
                 self.set_window(path.saturating_add(target));
@@ -265,36 +272,34 @@ impl Congestion {
         }
         // Half the way at a time; a path that stays calm has grown, and is
         // followed twice as fast each round, up to an eighth of the window.
-        let mut next = u64::from(self.window).saturating_add(aim).div_ceil(2);
+        let mut next = self.window.saturating_add(aim).div_ceil(2);
         if self.calm_rounds > 4 {
-            let step = (target << self.calm_rounds.saturating_sub(4).min(6))
-                .min(u64::from(self.window >> 3));
-            next = next.max(u64::from(self.window).saturating_add(step));
+            let step = (target << self.calm_rounds.saturating_sub(4).min(6)).min(self.window >> 3);
+            next = next.max(self.window.saturating_add(step));
         }
         self.set_window(next);
     }
 
-    fn set_window(&mut self, window: u64) {
+    fn set_window(&mut self, window: u32) {
         let floor = Self::WINDOW_MIN.min(self.window_max);
-        self.window =
-            u32::try_from(window).unwrap_or(u32::MAX).clamp(floor, self.window_max.max(floor));
+        self.window = window.clamp(floor, self.window_max.max(floor));
     }
 }
 
 /// The spacing of the acks of one burst: the rate of the slowest stage.
 #[derive(Clone, Copy, Debug, Default)]
 struct Train {
-    acks: u64,
+    acks: u32,
     first: Instant,
     last: Instant,
     /// Acks and the microseconds they took, once the burst is over and if the clock resolves it.
-    rate: Option<(u64, u64)>,
+    rate: Option<(u32, u32)>,
     is_closed: bool,
 }
 
 impl Train {
     /// Acks and clock steps below which a train says nothing.
-    const LEAST: u64 = 8;
+    const LEAST: u32 = 8;
 
     fn add(&mut self, now: Instant) {
         if self.is_closed {
@@ -317,7 +322,7 @@ impl Train {
             return;
         }
         self.is_closed = true;
-        let span_us = self.last.since_us(self.first);
+        let span_us = self.last.since_short_us(self.first);
         let gaps = self.acks.saturating_sub(1);
         let steps = rtt.granularity_us().saturating_mul(Self::LEAST);
         if gaps >= Self::LEAST && span_us >= steps {
@@ -326,8 +331,8 @@ impl Train {
     }
 
     /// Messages the path holds at this rate.
-    fn messages_in(&self, rtt: &Rtt) -> Option<u64> {
+    fn messages_in(&self, rtt: &Rtt) -> Option<u32> {
         let (gaps, span_us) = self.rate?;
-        gaps.saturating_mul(rtt.min_us()).checked_div(span_us)
+        Some(scaled(gaps, rtt.min_us(), span_us))
     }
 }

@@ -191,7 +191,7 @@ impl<'m> Session<'m> {
 
     /// Smoothed round trip in microseconds, once measured.
     pub fn srtt_us(&self) -> Option<u64> {
-        self.rtt.known().then(|| self.rtt.srtt_us())
+        self.rtt.known().then(|| u64::from(self.rtt.srtt_us()))
     }
 
     /// Messages that may be in flight now.
@@ -212,11 +212,13 @@ impl<'m> Session<'m> {
     /// Every message not yet acknowledged, oldest first, with sequence number
     /// and transmissions. Looks at up to eight numbers a slot.
     pub fn pending(&self) -> impl Iterator<Item = (Message, u32, u16)> + '_ {
+        self.unacked_slots().map(|slot| (slot.message, slot.seqno, slot.tries))
+    }
+
+    /// The slots of [`Session::pending`].
+    pub(crate) fn unacked_slots(&self) -> impl Iterator<Item = &Slot> {
         let live = self.next_seqno.wrapping_sub(self.base);
-        (0..live).filter_map(move |i| {
-            let id = self.slots.find(self.base.wrapping_add(i))?;
-            self.message(id)
-        })
+        (0..live).filter_map(|i| self.slots.get(self.slots.find(self.base.wrapping_add(i))?))
     }
 
     // Commands.
@@ -297,7 +299,11 @@ impl<'m> Session<'m> {
             self.state = State::Established { port };
             self.congestion.restart_round(self.order);
         } else {
-            self.measure(now, Newest { sent_at, order, rtt_us: now.since_us(sent_at) }, tries);
+            self.measure(
+                now,
+                Newest { sent_at, order, rtt_us: now.since_short_us(sent_at) },
+                tries,
+            );
         }
         Heard::Acked { id, seqno }
     }
@@ -353,7 +359,7 @@ impl<'m> Session<'m> {
         silence.min(loss).min(sending)
     }
 
-    #[inline]
+    #[cfg_attr(not(target_pointer_width = "32"), inline(always))]
     fn blocked(&self, now: Instant) -> Blocked {
         if self.lost.is_empty() && self.fresh == self.next_seqno {
             return Blocked::Empty;
@@ -376,6 +382,8 @@ impl<'m> Session<'m> {
 
     /// The message to send next: a lost one before a new one. Commits nothing;
     /// [`Session::on_sent`] does.
+    // Not inlined: its variables would crowd those of the loop over messages.
+    #[inline(never)]
     pub fn poll_transmit(&mut self, now: Instant) -> Option<SlotId> {
         match self.blocked(now) {
             Blocked::No => self.lost.first().or_else(|| self.slots.find(self.fresh)),

@@ -10,7 +10,7 @@ use crate::time::Instant;
 pub(super) struct Newest {
     pub(super) sent_at: Instant,
     pub(super) order: u32,
-    pub(super) rtt_us: u64,
+    pub(super) rtt_us: u32,
 }
 
 /// How much reordering is taken for granted: eighths of the smallest round
@@ -27,8 +27,8 @@ impl Tolerance {
     /// Retransmissions that were needed before the tolerance shrinks again.
     const PATIENCE: u32 = 16;
 
-    fn window_us(self, rtt: &Rtt) -> u64 {
-        rtt.min_us().saturating_mul(u64::from(self.eighths)) >> 3
+    fn window_us(self, rtt: &Rtt) -> u32 {
+        rtt.min_us().saturating_mul(self.eighths) >> 3
     }
 
     pub(super) fn was_spurious(&mut self) {
@@ -47,7 +47,7 @@ impl Tolerance {
 
 impl Session<'_> {
     /// How long after its sending an overtaken message is given.
-    fn slack_us(&self, newest: &Newest) -> u64 {
+    fn slack_us(&self, newest: &Newest) -> u32 {
         newest
             .rtt_us
             .saturating_add(self.tolerance.window_us(&self.rtt))
@@ -70,7 +70,7 @@ impl Session<'_> {
         let newest = self.newest?;
         let slot = self.slots.get(self.flight.first()?)?;
         (is_after(newest.order, slot.order) && newest.sent_at >= slot.sent_at)
-            .then(|| slot.sent_at.after(self.slack_us(&newest)))
+            .then(|| slot.sent_at.after(u64::from(self.slack_us(&newest))))
     }
 
     #[cold]
@@ -83,14 +83,14 @@ impl Session<'_> {
         self.congestion.on_lost();
     }
 
-    fn rto_us(&self) -> u64 {
+    fn rto_us(&self) -> u32 {
         if matches!(self.state, State::Heralding { .. }) {
             return Rtt::INITIAL_RTO_US;
         }
         let rto_us = self.rtt.rto_us();
         rto_us
             .checked_shl(self.backoff)
-            .unwrap_or(u64::MAX)
+            .unwrap_or(u32::MAX)
             .clamp(rto_us, Rtt::BACKOFF_MAX_US.max(rto_us))
     }
 
@@ -99,11 +99,11 @@ impl Session<'_> {
         let oldest = self.slots.get(self.flight.first()?)?;
         let since = self.heard_at.max(oldest.sent_at);
         let probe = if self.rtt.known() && !self.probed && self.backoff == 0 {
-            since.after(self.rtt.probe_us())
+            since.after(u64::from(self.rtt.probe_us()))
         } else {
             Instant::NEVER
         };
-        Some((probe, since.after(self.rto_us())))
+        Some((probe, since.after(u64::from(self.rto_us()))))
     }
 
     /// Time has passed: losses become known, silence becomes a time-out.

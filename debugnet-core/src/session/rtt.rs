@@ -3,34 +3,35 @@
 
 use crate::time::Instant;
 
-/// Round-trip estimator. All values in microseconds.
+/// Round-trip estimator. All values in microseconds; 32 bits, which a small CPU
+/// multiplies and divides in one instruction, hold more than an hour.
 #[derive(Clone, Debug)]
 pub(crate) struct Rtt {
     /// Smoothed, in eighths of a microsecond; 0 before the first sample.
-    srtt_8: u64,
+    srtt_8: u32,
     /// Mean deviation, in quarters of a microsecond.
-    rttvar_4: u64,
+    rttvar_4: u32,
     min: MinFilter,
-    granularity_us: u64,
+    granularity_us: u32,
     last_seen: Instant,
 }
 
 impl Rtt {
     /// Time-out before anything is known: a late copy of a herald kills a
     /// healthy dump on a stock server, so the first one waits a full second.
-    pub(crate) const INITIAL_RTO_US: u64 = 1_000_000;
+    pub(crate) const INITIAL_RTO_US: u32 = 1_000_000;
     /// A busy server on the same switch may pause for tens of milliseconds; a
     /// lost tail is found by the probe long before.
-    const RTO_FLOOR_US: u64 = 40_000;
+    const RTO_FLOOR_US: u32 = 40_000;
     /// A server that is no real-time program pauses for milliseconds; a probe
     /// in each pause would be a retransmission in each.
-    const PROBE_FLOOR_US: u64 = 5_000;
+    const PROBE_FLOOR_US: u32 = 5_000;
     /// Longest wait between two probes of a silent path: some sixty of them
     /// before it is given up, which also sees the end of a long burst of loss.
-    pub(crate) const BACKOFF_MAX_US: u64 = 200_000;
-    const RTO_CEILING_US: u64 = 1_000_000;
+    pub(crate) const BACKOFF_MAX_US: u32 = 200_000;
+    const RTO_CEILING_US: u32 = 1_000_000;
     /// A clock that ticks slower than this is no clock.
-    const GRANULARITY_MAX_US: u64 = 50_000;
+    const GRANULARITY_MAX_US: u32 = 50_000;
 
     pub(crate) const fn new() -> Self {
         Self {
@@ -44,17 +45,17 @@ impl Rtt {
 
     /// Learns the clock's step from the instants it shows.
     pub(crate) fn saw(&mut self, now: Instant) {
-        let step = now.since_us(self.last_seen);
-        if step != 0 {
-            if self.last_seen != Instant::ZERO {
-                self.granularity_us = self.granularity_us.min(step);
-            }
-            self.last_seen = now;
+        if now <= self.last_seen {
+            return;
         }
+        if self.last_seen != Instant::ZERO {
+            self.granularity_us = self.granularity_us.min(now.since_short_us(self.last_seen));
+        }
+        self.last_seen = now;
     }
 
     /// One unambiguous measurement.
-    pub(crate) fn sample(&mut self, now: Instant, rtt_us: u64) {
+    pub(crate) fn sample(&mut self, now: Instant, rtt_us: u32) {
         self.min.add(now, rtt_us);
         let sample_8 = rtt_us.saturating_mul(8);
         if self.srtt_8 == 0 {
@@ -74,22 +75,22 @@ impl Rtt {
     }
 
     /// Smoothed round trip; the initial time-out before the first sample.
-    pub(crate) fn srtt_us(&self) -> u64 {
+    pub(crate) fn srtt_us(&self) -> u32 {
         if self.known() { self.srtt_8 >> 3 } else { Self::INITIAL_RTO_US }
     }
 
     /// Smallest round trip of the last seconds, 0 before the first sample.
-    pub(crate) fn min_us(&self) -> u64 {
+    pub(crate) fn min_us(&self) -> u32 {
         self.min.get()
     }
 
     /// Step of the clock: no difference below it means anything.
-    pub(crate) fn granularity_us(&self) -> u64 {
+    pub(crate) fn granularity_us(&self) -> u32 {
         self.granularity_us
     }
 
     /// Retransmission time-out without back-off.
-    pub(crate) fn rto_us(&self) -> u64 {
+    pub(crate) fn rto_us(&self) -> u32 {
         if !self.known() {
             return Self::INITIAL_RTO_US;
         }
@@ -99,7 +100,7 @@ impl Rtt {
     }
 
     /// When a tail with no later ack is probed: two round trips and room for the clock's step.
-    pub(crate) fn probe_us(&self) -> u64 {
+    pub(crate) fn probe_us(&self) -> u32 {
         self.srtt_us()
             .saturating_mul(2)
             .saturating_add(self.rttvar_4)
@@ -111,8 +112,8 @@ impl Rtt {
 /// Minimum over the last [`MinFilter::SPAN_US`] to twice that, in two buckets.
 #[derive(Clone, Debug)]
 struct MinFilter {
-    current_us: u64,
-    previous_us: u64,
+    current_us: u32,
+    previous_us: u32,
     bucket_end: Instant,
 }
 
@@ -120,21 +121,21 @@ impl MinFilter {
     const SPAN_US: u64 = 10_000_000;
 
     const fn new() -> Self {
-        Self { current_us: u64::MAX, previous_us: u64::MAX, bucket_end: Instant::ZERO }
+        Self { current_us: u32::MAX, previous_us: u32::MAX, bucket_end: Instant::ZERO }
     }
 
-    fn add(&mut self, now: Instant, value_us: u64) {
+    fn add(&mut self, now: Instant, value_us: u32) {
         if now >= self.bucket_end {
             self.previous_us = self.current_us;
-            self.current_us = u64::MAX;
+            self.current_us = u32::MAX;
             self.bucket_end = now.after(Self::SPAN_US);
         }
         self.current_us = self.current_us.min(value_us);
     }
 
-    fn get(&self) -> u64 {
+    fn get(&self) -> u32 {
         match self.current_us.min(self.previous_us) {
-            u64::MAX => 0,
+            u32::MAX => 0,
             min => min,
         }
     }

@@ -160,7 +160,7 @@ fn a_lost_tail_is_probed_before_the_time_out() {
     bench.queue(3);
     bench.transmit(at(6000));
     let probe = bench.session.poll_timeout(at(6000));
-    assert!(probe < at(6000 + Rtt::INITIAL_RTO_US / 10), "{probe:?}");
+    assert!(probe < at(6000 + u64::from(Rtt::INITIAL_RTO_US) / 10), "{probe:?}");
     bench.session.handle_timeout(probe);
     assert_eq!(bench.transmit(probe), [3]);
     // Its ack tells of the other two.

@@ -2,7 +2,9 @@
 
 use crate::console::Line;
 use crate::options::Options;
-use crate::{console, death, dump, live, mpu, nic, outcome, ram, semihosting, systick, volatile};
+use crate::{
+    console, death, division, dump, live, mpu, nic, outcome, ram, semihosting, systick, volatile,
+};
 
 /// Life, in short.
 pub(crate) fn main() -> ! {
@@ -13,6 +15,9 @@ pub(crate) fn main() -> ! {
         Ok(options) => options,
         Err(word) => fail(word),
     };
+    if !division::works(options.seed) {
+        fail("64-bit division is wrong");
+    }
     outcome::expect(&options);
     mpu::guard();
     ram::fill(options.seed);

@@ -4,6 +4,7 @@
 #![no_main]
 #![cfg_attr(not(feature = "harness"), allow(dead_code, reason = "only the harness looks at it"))]
 
+mod division;
 mod dump;
 mod fault;
 mod lan9118;

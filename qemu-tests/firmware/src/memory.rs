@@ -37,4 +37,16 @@ core::arch::global_asm!(
     "strbhs r2, [r0], #1",
     "bhs 1b",
     "bx lr",
+    // Compares r2 bytes at r0 and r1: the difference of the first two that differ.
+    "function memcmp",
+    "mov r12, r0",
+    "movs r0, #0",
+    "1: subs r2, #1",
+    "it lo",
+    "bxlo lr",
+    "ldrb r0, [r12], #1",
+    "ldrb r3, [r1], #1",
+    "subs r0, r3",
+    "beq 1b",
+    "bx lr",
 );
