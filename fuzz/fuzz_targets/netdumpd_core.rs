@@ -3,7 +3,8 @@
 //!
 //! An input is a row of records: where to (1 byte), a number (1 byte), a length
 //! (2 bytes, little-endian), and as many bytes. Those are a datagram, unless the
-//! first byte asks for time to pass or for a fault.
+//! first byte asks for time to pass or for a fault, or a row of datagrams of
+//! equal size, taken as one.
 #![no_main]
 
 use std::collections::HashMap;
@@ -12,13 +13,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use bytes::Bytes;
 use debugnet_core::time::Instant;
 use debugnet_core::wire::debugnet::{FINISHED, MessageHeader, VMCORE};
-use netdumpd::core::{Action, Core, Limits, SessionId, Socket};
+use netdumpd::core::{Action, Core, Limits, Series, SessionId, Socket};
 use netdumpd::store::{Executor, Faults, MemStore};
 
 const HERALD: u8 = 0;
 const SESSION: u8 = 1;
 const WAIT: u8 = 2;
 const FAULT: u8 = 3;
+const ROW: u8 = 4;
 
 const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
 
@@ -71,6 +73,30 @@ impl Server {
             _ => {}
         }
     }
+
+    /// The bytes are cut into equal datagrams; those in sequence are taken as one.
+    fn row(&mut self, session: SessionId, from: SocketAddr, bytes: &[u8], count: usize) {
+        self.now = self.now.after(10);
+        let to = Socket::Session(session);
+        let mut rows: Vec<(Series, Vec<u8>)> = Vec::new();
+        for datagram in bytes.chunks(bytes.len().div_ceil(count).max(1)) {
+            let Ok((header, payload)) = MessageHeader::parse(datagram) else {
+                self.core.handle_malformed(to, from);
+                continue;
+            };
+            if let Some((series, bytes)) = rows.last_mut()
+                && series.take(&header)
+            {
+                bytes.extend(payload);
+            } else {
+                rows.push((Series::new(header), payload.to_vec()));
+            }
+        }
+        for (series, payload) in rows {
+            self.core.handle_series(self.now, to, from, LOCAL, &series, payload.into());
+        }
+        self.settle();
+    }
 }
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
@@ -98,6 +124,11 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
                 let at = usize::from(*number) % server.sessions.len().max(1);
                 let Some(&(session, peer)) = server.sessions.get(at) else { continue };
                 server.datagram(Socket::Session(session), peer, bytes);
+            }
+            ROW => {
+                let at = usize::from(*number >> 4) % server.sessions.len().max(1);
+                let Some(&(session, peer)) = server.sessions.get(at) else { continue };
+                server.row(session, peer, bytes, usize::from(*number & 15) + 1);
             }
             WAIT => {
                 server.now = server.now.after(u64::from(*number) * 4_000_000);

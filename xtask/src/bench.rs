@@ -36,6 +36,9 @@ pub(crate) struct Args {
     /// Only the rows of the NICs in QEMU, and nothing else
     #[arg(long, conflicts_with = "only")]
     nics: bool,
+    /// Only the rows of the server, and nothing else
+    #[arg(long, conflicts_with_all = ["only", "nics"])]
+    server: bool,
 }
 
 const REPORTED_MIB: u32 = 256;
@@ -45,7 +48,7 @@ const QEMU_RUNS: usize = 3;
 const INSTRUCTIONS_MAX: f64 = 1000.0;
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let rows = if args.nics { Vec::new() } else { simulated(args)? };
+    let rows = if args.nics || args.server { Vec::new() } else { simulated(args)? };
     let (mut qemu, mut nics, mut cost) = (Vec::new(), Vec::new(), Vec::new());
     let (mut copies, mut server) = (Vec::new(), Vec::new());
     let mut missing = Vec::new();
@@ -57,9 +60,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 Vec::new()
             })
         };
-        nics = measured("rows of the NICs", bench_nics::rows());
+        if !args.server {
+            nics = measured("rows of the NICs", bench_nics::rows());
+        }
         if !args.nics {
             server = measured("server rows", intake::rows());
+        }
+        if !args.nics && !args.server {
             qemu = measured("QEMU rows", in_qemu());
             copies = measured("copies", bytes_touched());
             cost = measured("instructions", instructions());
@@ -69,8 +76,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .filter(|row| row["ok"] == json!(false))
         .map(|row| row["scenario"].as_str().unwrap_or("?"))
         .collect();
-    if args.only.is_none() && !args.nics && args.mib >= REPORTED_MIB {
-        report(&rows, &qemu, &nics, &cost, &copies)?;
+    if args.only.is_none() && !args.nics && !args.server && args.mib >= REPORTED_MIB {
+        report(&rows, &qemu, &nics, &cost, &copies, &server)?;
     }
     if args.json {
         let all = json!({
@@ -267,6 +274,7 @@ fn report(
     nics: &[Value],
     cost: &[Value],
     copies: &[Value],
+    server: &[Value],
 ) -> Result<()> {
     let docs = cargo::root().join("docs");
     let path = docs.join("performance.md");
@@ -299,6 +307,7 @@ fn report(
         }
     }
     table += &bench_nics::table(nics);
+    table += &intake::table(server);
     if !cost.is_empty() {
         table += "\n| cost | instructions a data packet |\n|---|---|\n";
         for row in cost {

@@ -142,8 +142,10 @@ pub enum Action {
     Write {
         /// The session.
         session: SessionId,
-        /// Number of the message, to be given back.
+        /// Number of the first message, to be given back.
         seqno: u32,
+        /// Messages in sequence whose payloads these are.
+        count: u32,
         /// Which file.
         file: DumpFile,
         /// Where in it.

@@ -93,6 +93,7 @@ mod record;
 mod runs;
 mod salvage;
 mod seqnos;
+mod series;
 mod session;
 mod shield;
 mod table;
@@ -113,6 +114,7 @@ pub use limits::Limits;
 pub use record::{Basis, End, Note, RangeList, Record, Stats, Verdict};
 pub use runs::{Full, RunMap, RunSet};
 pub use salvage::Salvage;
+pub use series::Series;
 
 use rate::HeraldRate;
 use session::{Context, Phase, Session};
@@ -206,26 +208,46 @@ impl Core {
         local: IpAddr,
         datagram: &Bytes,
     ) {
-        let Ok((header, payload)) = MessageHeader::parse(datagram) else {
-            self.counters.malformed += 1;
-            if let Socket::Session(id) = socket
-                && let Some(session) = self.table.get_mut(id)
-                && session.peer == from
-            {
-                session.holdings.stats.malformed += 1;
-            }
-            return;
-        };
-        match socket {
-            Socket::Herald if header.kind.get() == HERALD => {
-                self.counters.heralds += 1;
-                self.herald(now, from, local, &header, payload);
-            }
-            Socket::Herald => self.counters.stray += 1,
-            Socket::Session(id) => {
+        match MessageHeader::parse(datagram) {
+            Ok((header, _)) => {
                 let payload = datagram.slice(MessageHeader::LEN..);
-                self.message(now, id, from, &header, payload);
+                self.handle_series(now, socket, from, local, &Series::new(header), payload);
             }
+            Err(_) => self.handle_malformed(socket, from),
+        }
+    }
+
+    /// Takes messages whose headers the caller has parsed: the same as
+    /// [`Core::handle_datagram`] for each, at the price of one. `payload` is
+    /// that of all, one behind the other, without headers; it is not copied.
+    pub fn handle_series(
+        &mut self,
+        now: Instant,
+        socket: Socket,
+        from: SocketAddr,
+        local: IpAddr,
+        series: &Series,
+        payload: Bytes,
+    ) {
+        debug_assert_eq!(payload.len() as u64, series.payload_len());
+        match socket {
+            Socket::Herald if series.first().kind.get() == HERALD => {
+                self.counters.heralds += 1;
+                self.herald(now, from, local, series.first(), &payload);
+            }
+            Socket::Herald => self.counters.stray += u64::from(series.count()),
+            Socket::Session(id) => self.messages(now, id, from, series, payload),
+        }
+    }
+
+    /// Takes note of a datagram that is no message.
+    pub fn handle_malformed(&mut self, socket: Socket, from: SocketAddr) {
+        self.counters.malformed += 1;
+        if let Socket::Session(id) = socket
+            && let Some(session) = self.table.get_mut(id)
+            && session.peer == from
+        {
+            session.holdings.stats.malformed += 1;
         }
     }
 
@@ -277,7 +299,7 @@ impl Core {
         self.rearm(session);
     }
 
-    /// What came of the [`Action::Write`] with this `seqno`. Its ack follows.
+    /// What came of the [`Action::Write`] that begins with this `seqno`. Its acks follow.
     ///
     /// A failure ends the dump for good: nothing new is acked, FINISHED never.
     pub fn written(
@@ -359,24 +381,24 @@ impl Core {
         &self.counters
     }
 
-    fn message(
+    fn messages(
         &mut self,
         now: Instant,
         id: SessionId,
         from: SocketAddr,
-        header: &MessageHeader,
+        series: &Series,
         payload: Bytes,
     ) {
         let Some(session) = self.table.get(id) else { return };
         if session.peer != from {
-            self.counters.foreign += 1;
+            self.counters.foreign += u64::from(series.count());
             return;
         }
-        if session.is_answered_provisional() && header.kind.get() != HERALD {
+        if session.is_answered_provisional() && series.first().kind.get() != HERALD {
             self.promote(now, id);
         }
         if let Some((session, mut context)) = self.session(now, id) {
-            session.message(header, payload, &mut context);
+            session.series(series, payload, &mut context);
         }
         self.rearm(id);
     }

@@ -58,6 +58,11 @@ impl Seqnos {
         self.runs.contains(&(place..place.saturating_add(1)))
     }
 
+    /// The highest recorded.
+    pub(super) fn highest(&self) -> Place {
+        self.highest
+    }
+
     /// Whether some numbers could not be recorded because there were too many gaps.
     pub(super) fn overflowed(&self) -> bool {
         self.overflowed

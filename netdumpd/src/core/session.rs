@@ -3,7 +3,7 @@
 mod acks;
 mod ending;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use super::holdings::Holdings;
 use super::limits::Limits;
 use super::record::Note;
 use super::seqnos::Place;
+use super::series::Series;
 use super::shield::{Carried, Shield};
 
 /// Kernel dump headers written to one info file: a client that sends ever new ones must not fill it.
@@ -43,7 +44,12 @@ pub(super) enum Phase {
 
 #[derive(Debug)]
 enum Pending {
-    Payload { file: DumpFile, range: Range<u64> },
+    /// Of so many messages in sequence.
+    Payload {
+        file: DumpFile,
+        count: u32,
+        range: Range<u64>,
+    },
     Header,
 }
 
@@ -62,7 +68,10 @@ pub(super) struct Session {
     has_files: bool,
     has_data: bool,
     owed_herald: Option<u32>,
-    pending: foldhash::HashMap<u32, Pending>,
+    /// What is being written, by the number of its first message.
+    pending: BTreeMap<Place, Pending>,
+    /// The highest number that was ever pending.
+    highest_pending: Place,
     /// FINISHED's number from its arrival until it is acked.
     unacked_finish: Option<u32>,
     headers_recorded: u32,
@@ -106,7 +115,8 @@ impl Session {
             has_files: false,
             has_data: false,
             owed_herald: Some(seqno),
-            pending: foldhash::HashMap::default(),
+            pending: BTreeMap::new(),
+            highest_pending: 0,
             unacked_finish: None,
             headers_recorded: 0,
             refusal_told: false,
@@ -212,13 +222,44 @@ impl Session {
         self.open(context);
     }
 
-    /// A datagram from the client to this session's socket.
-    pub(super) fn message(
-        &mut self,
-        header: &MessageHeader,
-        payload: Bytes,
-        context: &mut Context<'_>,
-    ) {
+    /// Messages from the client to this session's socket.
+    pub(super) fn series(&mut self, series: &Series, payload: Bytes, context: &mut Context<'_>) {
+        if series.count() == 1 {
+            return self.message(series.first(), payload, context);
+        }
+        match self.range_of_new(series, context.limits) {
+            Some(range) => {
+                self.holdings.stats.messages += u64::from(series.count());
+                self.last_activity = context.now;
+                self.has_data = true;
+                let seqno = series.first().seqno.get();
+                self.write(seqno, series.count(), DumpFile::Vmcore, range, payload, context);
+            }
+            None => {
+                for (header, range) in series.messages() {
+                    self.message(&header, payload.slice(range), context);
+                }
+            }
+        }
+    }
+
+    /// The place in the image of messages that need no look at each of them:
+    /// all are new, none can be a header, and no ack is withheld.
+    fn range_of_new(&self, series: &Series, limits: &Limits) -> Option<Range<u64>> {
+        let seqnos = &self.holdings.seqnos;
+        let start = series.first().offset.get();
+        let end =
+            start.checked_add(series.payload_len()).filter(|end| *end <= limits.max_dump_len)?;
+        let is_plain = self.phase == Phase::Receiving
+            && self.shield.is_off()
+            && self.holdings.header.is_none()
+            && seqnos.place(series.first().seqno.get())
+                > self.highest_pending.max(seqnos.highest());
+        is_plain.then_some(start..end)
+    }
+
+    /// A message from the client to this session's socket.
+    fn message(&mut self, header: &MessageHeader, payload: Bytes, context: &mut Context<'_>) {
         self.holdings.stats.messages += 1;
         self.last_activity = context.now;
         let seqno = header.seqno.get();
@@ -263,17 +304,17 @@ impl Session {
         result: Result<(), Fault>,
         context: &mut Context<'_>,
     ) {
-        match (self.pending.remove(&seqno), result) {
+        match (self.pending.remove(&self.holdings.seqnos.place(seqno)), result) {
             (None, _) => {}
-            (Some(Pending::Payload { file, range }), Ok(())) => {
-                self.holdings.payload(file, seqno, 1, &range);
+            (Some(Pending::Payload { file, count, range }), Ok(())) => {
+                self.holdings.payload(file, seqno, count, &range);
                 let (offset, len) = (range.start, range.end - range.start);
-                self.ack_stored(seqno, &Carried::Payload { file, offset, len }, context);
+                self.ack_stored(seqno, count, &Carried::Payload { file, offset, len }, context);
                 self.finish_if_drained(context);
             }
             (Some(Pending::Header), Ok(())) => {
                 self.holdings.seqnos.record(seqno, None);
-                self.ack_stored(seqno, &Carried::Single, context);
+                self.ack_stored(seqno, 1, &Carried::Single, context);
                 self.finish_if_drained(context);
             }
             (Some(pending), Err(fault)) => {
@@ -317,7 +358,7 @@ impl Session {
             Some(end) if end <= limit => offset..end,
             _ => return self.refuse(offset, header.len.get(), context),
         };
-        if self.pending.contains_key(&seqno) {
+        if self.is_pending(seqno) {
             self.holdings.stats.duplicates += 1;
             return;
         }
@@ -329,14 +370,43 @@ impl Session {
         } else if offset == 0 && self.holdings.key_info.is_none() {
             self.holdings.key_info = KeyInfo::parse(&payload);
         }
+        self.write(seqno, 1, file, range, payload, context);
+    }
+
+    /// Has the payloads of `count` messages in sequence written; they are new.
+    fn write(
+        &mut self,
+        seqno: u32,
+        count: u32,
+        file: DumpFile,
+        range: Range<u64>,
+        payload: Bytes,
+        context: &mut Context<'_>,
+    ) {
         self.first_data.get_or_insert(context.now);
         self.last_data = Some(context.now);
-        self.pending.insert(seqno, Pending::Payload { file, range });
-        context.out.push_back(Action::Write { session: self.id, seqno, file, offset, payload });
+        let (session, offset) = (self.id, range.start);
+        self.pend(seqno, count, Pending::Payload { file, count, range });
+        context.out.push_back(Action::Write { session, seqno, count, file, offset, payload });
+    }
+
+    fn pend(&mut self, seqno: u32, count: u32, pending: Pending) {
+        let place = self.holdings.seqnos.place(seqno);
+        let last = place.saturating_add(u64::from(count.saturating_sub(1)));
+        self.highest_pending = self.highest_pending.max(last);
+        self.pending.insert(place, pending);
+    }
+
+    fn is_pending(&self, seqno: u32) -> bool {
+        let place = self.holdings.seqnos.place(seqno);
+        self.pending.range(..=place).next_back().is_some_and(|(first, pending)| match pending {
+            Pending::Payload { count, .. } => place < first.saturating_add(u64::from(*count)),
+            Pending::Header => place == *first,
+        })
     }
 
     fn dump_header(&mut self, seqno: u32, payload: &Bytes, context: &mut Context<'_>) {
-        if self.pending.contains_key(&seqno) {
+        if self.is_pending(seqno) {
             self.holdings.stats.duplicates += 1;
             return;
         }
@@ -354,13 +424,13 @@ impl Session {
                 return self.duplicate(seqno, context);
             }
             self.holdings.seqnos.record(seqno, None);
-            return self.ack_stored(seqno, &Carried::Single, context);
+            return self.ack_stored(seqno, 1, &Carried::Single, context);
         }
         if header.is_some() {
             self.holdings.header.clone_from(&header);
         }
         self.headers_recorded += 1;
-        self.pending.insert(seqno, Pending::Header);
+        self.pend(seqno, 1, Pending::Header);
         context.out.push_back(Action::RecordHeader { session: self.id, seqno, header });
     }
 

@@ -163,6 +163,11 @@ impl Shield {
         Copied::FailOpen
     }
 
+    /// Whether every ack is given at once, for the rest of the session.
+    pub(super) fn is_off(&self) -> bool {
+        self.state == State::Off
+    }
+
     /// Acks withheld at the moment.
     pub(super) fn is_withholding(&self) -> bool {
         self.chunk.as_ref().is_some_and(Chunk::is_withholding)

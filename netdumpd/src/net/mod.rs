@@ -7,6 +7,7 @@ mod handler;
 mod memory;
 mod resolve;
 mod script;
+mod seat;
 mod server;
 mod socket;
 mod writers;

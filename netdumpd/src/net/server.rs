@@ -1,11 +1,14 @@
-//! The loop around the core: one thread, all sockets, no files.
+//! The loop around the core: one thread at a time, all sockets, no files.
 //!
-//! A turn takes a few batches at most from each socket that has something, so that
+//! A turn takes a few batches at most from one socket that has something, so that
 //! one client cannot keep the others waiting, gives what is to be written to
 //! the writers, tells the core what they have done, and sends all acks of a
-//! session at once. It never waits for anything but its next event.
+//! session at once. What came in is written while it is still in the
+//! processor's caches. A turn never waits for anything but its next event; what
+//! may wait for a disk is done between turns, out of the seat ([`leader`]).
 
 mod actions;
+mod leader;
 mod report;
 
 use std::collections::VecDeque;
@@ -23,7 +26,7 @@ use super::event::{Event, Observer};
 use super::handler::Handler;
 use super::memory::{Memory, Share};
 use super::resolve::Resolver;
-use super::socket::{Buffers, Datagram, Received, Socket};
+use super::socket::{Buffers, Incoming, Received, Socket};
 use super::writers::Writers;
 use crate::core::{self, Core, SessionId, Verdict};
 use crate::store::{DumpPaths, FileStore};
@@ -33,6 +36,9 @@ const WAKER: Token = Token(0);
 const MAX_LISTEN: usize = 64;
 /// Session n has token n + this; sessions begin with 1.
 const FIRST_SESSION: usize = MAX_LISTEN;
+
+/// Events taken with one call.
+const MAX_EVENTS: usize = 1024;
 
 /// Receive calls for one socket in a turn: the other sockets wait for them.
 const MAX_CALLS: usize = 8;
@@ -63,12 +69,15 @@ pub struct Server {
     store: FileStore,
     clock: Clock,
     poll: Poll,
+    events: Events,
     heralds: Vec<Herald>,
     sessions: foldhash::HashMap<SessionId, Session>,
     memory: Memory,
     buffers: Buffers,
     /// Sockets that may have something, in turn.
     ready: VecDeque<Token>,
+    /// Those of them that have a turn before the next look.
+    turns_left: usize,
     /// Sockets that are not read from because too much of theirs waits to be written.
     held_back: Vec<Token>,
     /// Sessions with acks to send.
@@ -141,7 +150,9 @@ impl Server {
             handler: None,
             resolver: config.resolve.then(|| Resolver::new(Arc::clone(&waker))),
             poll,
+            events: Events::with_capacity(MAX_EVENTS),
             ready: (1..=heralds.len()).map(Token).collect(),
+            turns_left: 0,
             heralds,
             sessions: foldhash::HashMap::default(),
             memory,
@@ -172,34 +183,64 @@ impl Server {
         self.stopper.clone()
     }
 
-    /// Serves until it is stopped, or with `once` until the first dump is over.
-    /// Returns how the first dump ended.
-    ///
-    /// # Errors
-    /// If the system can no longer wait for sockets.
-    pub fn run(&mut self, observer: &mut dyn Observer) -> io::Result<Option<Verdict>> {
+    /// Before the first turn.
+    fn begin(&mut self, observer: &mut dyn Observer) {
         for address in self.local_addrs() {
             observer.event(&Event::Listening { address });
         }
         self.report_recovered(observer);
-        let mut events = Events::with_capacity(1024);
-        while !self.is_over() {
-            let now = self.clock.now();
-            match self.poll.poll(&mut events, self.timeout(now)) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                result => result?,
-            }
-            for event in &events {
-                self.mark_ready(event.token());
-            }
-            self.collect(observer);
-            for _ in 0..self.ready.len() {
-                if let Some(token) = self.ready.pop_front() {
-                    self.receive(token);
-                }
-            }
-            self.tick(observer);
+    }
+
+    /// Waits for the next event and does what there is to do, but for the
+    /// writers' own jobs. `false`: it is over.
+    fn turn(&mut self, observer: &mut dyn Observer) -> io::Result<bool> {
+        if self.is_over() {
+            return Ok(false);
         }
+        // Everyone has a turn before anyone has another.
+        if self.turns_left == 0 {
+            self.look(observer)?;
+            self.turns_left = self.ready.len();
+        }
+        if self.turns_left > 0 {
+            self.turns_left -= 1;
+            if let Some(token) = self.ready.pop_front() {
+                self.receive(token);
+            }
+        }
+        if self.turns_left == 0 {
+            self.tick();
+        }
+        self.settle(observer);
+        Ok(true)
+    }
+
+    /// Waits for the next event.
+    fn look(&mut self, observer: &mut dyn Observer) -> io::Result<()> {
+        let now = self.clock.now();
+        let timeout = self.timeout(now);
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            result => result?,
+        }
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        for event in &events {
+            self.mark_ready(event.token());
+        }
+        self.events = events;
+        self.collect(observer);
+        self.report_scripts(observer);
+        let now = self.clock.now();
+        if now >= self.next_progress {
+            self.next_progress = now.after(PROGRESS_US);
+            self.report_progress(observer);
+        }
+        Ok(())
+    }
+
+    /// Closes all dumps and waits for what is still to be done.
+    fn end(&mut self, observer: &mut dyn Observer) -> Option<Verdict> {
+        self.writers.have_no_own();
         self.core.stop(self.clock.now());
         self.settle(observer);
         self.wait_for_writers(observer);
@@ -207,7 +248,7 @@ impl Server {
         if self.once && !self.stopper.is_stopped() {
             self.store.wait_for_digests(DIGEST_WAIT);
         }
-        Ok(self.first.map(|(_, verdict)| verdict))
+        self.first.map(|(_, verdict)| verdict)
     }
 
     fn is_over(&self) -> bool {
@@ -266,8 +307,11 @@ impl Server {
         let core = &mut self.core;
         let mut calls = 0;
         let received = loop {
-            let take = |Datagram { from, to, bytes }| {
-                core.handle_datagram(now, on, from, to.unwrap_or(local), &bytes);
+            let take = |Incoming { from, to, messages }| match messages {
+                Some((series, payload)) => {
+                    core.handle_series(now, on, from, to.unwrap_or(local), &series, payload);
+                }
+                None => core.handle_malformed(on, from),
             };
             let received = socket.receive(&mut self.buffers, share, take);
             calls += 1;
@@ -288,7 +332,8 @@ impl Server {
         }
     }
 
-    fn tick(&mut self, observer: &mut dyn Observer) {
+    /// What is to be done at its time.
+    fn tick(&mut self) {
         let now = self.clock.now();
         self.core.handle_timeout(now);
         self.writers.relieve(now);
@@ -298,12 +343,6 @@ impl Server {
                 self.writers.set_host(session, &name);
             }
             self.core.bound(now, session, Ok(()));
-        }
-        self.report_scripts(observer);
-        self.settle(observer);
-        if now >= self.next_progress {
-            self.next_progress = now.after(PROGRESS_US);
-            self.report_progress(observer);
         }
     }
 

@@ -4,13 +4,14 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
-use debugnet_core::wire::debugnet::Ack;
+use debugnet_core::wire::debugnet::{Ack, MessageHeader};
 use mio::net::UdpSocket;
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Type};
 use zerocopy::IntoBytes;
 
 use super::memory::{BUFFER_LEN, Share};
+use crate::core::Series;
 
 /// Receive buffer asked of the system, in bytes: what comes in during a slow fsync.
 const RECEIVE_BUFFER_LEN: usize = 8 << 20;
@@ -40,12 +41,19 @@ pub(super) enum Received {
     NoRoom,
 }
 
-/// A received datagram.
-pub(super) struct Datagram {
+/// What came in: messages in sequence with their payload, or a datagram that is no message.
+pub(super) struct Incoming {
     pub(super) from: SocketAddr,
     /// The address it was sent to, if the system says.
     pub(super) to: Option<IpAddr>,
-    pub(super) bytes: Bytes,
+    pub(super) messages: Option<(Series, Bytes)>,
+}
+
+/// The same before its payload is where it stays.
+struct Head {
+    from: SocketAddr,
+    to: Option<IpAddr>,
+    series: Option<Series>,
 }
 
 impl Socket {
@@ -61,6 +69,26 @@ impl Socket {
         }
         socket.bind(&address.into())?;
         Self::adopt(socket.into())
+    }
+
+    /// One for a session: bound to one address, so that none is told with each
+    /// datagram, nor anything else that costs time and is of no use.
+    pub(super) fn bind_session(address: SocketAddr) -> io::Result<Self> {
+        let socket = Self::bind(address)?;
+        #[cfg(target_os = "linux")]
+        {
+            use nix::sys::socket::{setsockopt, sockopt};
+            // What cannot be switched off goes on costing time.
+            let _ = setsockopt(&socket.io, sockopt::ReceiveTimestampns, &false);
+            let _ = if address.is_ipv4() {
+                setsockopt(&socket.io, sockopt::IpRecvTos, &false)
+                    .and_then(|()| setsockopt(&socket.io, sockopt::Ipv4PacketInfo, &false))
+            } else {
+                setsockopt(&socket.io, sockopt::Ipv6RecvTClass, &false)
+                    .and_then(|()| setsockopt(&socket.io, sockopt::Ipv6RecvPacketInfo, &false))
+            };
+        }
+        Ok(socket)
     }
 
     /// Takes a socket that is bound.
@@ -84,7 +112,7 @@ impl Socket {
         &self,
         buffers: &mut Buffers,
         share: &Share,
-        mut take: impl FnMut(Datagram),
+        mut take: impl FnMut(Incoming),
     ) -> io::Result<Received> {
         let most = (share.allowance() / BUFFER_LEN).min(BATCH_SIZE);
         if most == 0 {
@@ -105,27 +133,30 @@ impl Socket {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Received::Some),
             Err(error) => return Err(error),
         };
-        // One allocation of the right size for all: a datagram that waits to be
-        // written takes its own length, not that of the largest possible one.
+        // The payloads one behind the other, in one allocation of the right size:
+        // one that waits to be written takes its own length, not that of the
+        // largest possible datagram, and those in sequence are one piece.
         let received = || metas.iter().zip(buffers.bytes.chunks_exact(BUFFER_STRIDE)).take(count);
         let mut bytes = Vec::with_capacity(received().map(|(meta, _)| meta.len).sum());
-        received().for_each(|(meta, buffer)| bytes.extend_from_slice(&buffer[..meta.len]));
-        let bytes = share.charge(bytes);
-        let mut start = 0;
-        for meta in &metas[..count] {
+        for (meta, buffer) in received() {
             let from = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
             let to = meta.dst_ip.map(|ip| ip.to_canonical());
-            let end = start + meta.len;
-            // An empty datagram has no stride; several of one sender share a buffer.
-            let stride = meta.stride.max(1);
+            // Several of one sender may share a buffer. An empty one has no stride.
+            let mut rest = buffer.get(..meta.len).unwrap_or_default();
             loop {
-                let next = (start + stride).min(end);
-                take(Datagram { from, to, bytes: bytes.slice(start..next) });
-                start = next;
-                if start >= end {
+                let (datagram, after) = rest.split_at(meta.stride.max(1).min(rest.len()));
+                sort(&mut buffers.heads, Head { from, to, series: None }, datagram, &mut bytes);
+                rest = after;
+                if rest.is_empty() {
                     break;
                 }
             }
+        }
+        let mut bytes = share.charge(bytes);
+        for Head { from, to, series } in buffers.heads.drain(..) {
+            let messages =
+                series.map(|series| (series, bytes.split_to(series.payload_len() as usize)));
+            take(Incoming { from, to, messages });
         }
         // A socket that gave less than was asked for is empty; its next datagram is an event.
         Ok(if count < most { Received::All } else { Received::Some })
@@ -170,15 +201,32 @@ impl Socket {
     }
 }
 
+/// Puts a datagram's payload to `bytes` and its header to `heads`, or to the one
+/// before if it follows that.
+fn sort(heads: &mut Vec<Head>, mut head: Head, datagram: &[u8], bytes: &mut Vec<u8>) {
+    if let Ok((header, payload)) = MessageHeader::parse(datagram) {
+        bytes.extend_from_slice(payload);
+        if let Some(Head { from, to, series: Some(before) }) = heads.last_mut()
+            && (*from, *to) == (head.from, head.to)
+            && before.take(&header)
+        {
+            return;
+        }
+        head.series = Some(Series::new(header));
+    }
+    heads.push(head);
+}
+
 /// Buffers for one receive call, shared by all sockets; 2.1 MiB. Each takes a
 /// datagram of any size, or several of one sender that the kernel joined.
 pub(super) struct Buffers {
     bytes: Box<[u8]>,
+    heads: Vec<Head>,
 }
 
 impl Buffers {
     pub(super) fn new() -> Self {
-        Self { bytes: vec![0; BATCH_SIZE * BUFFER_STRIDE].into_boxed_slice() }
+        Self { bytes: vec![0; BATCH_SIZE * BUFFER_STRIDE].into_boxed_slice(), heads: Vec::new() }
     }
 }
 
@@ -205,17 +253,32 @@ mod tests {
     }
 
     /// What comes in within a generous time, until `count` datagrams are here.
-    fn receive_all(socket: &Socket, count: usize) -> Vec<Datagram> {
-        let (mut buffers, mut found) = (Buffers::new(), Vec::new());
+    fn receive_all(socket: &Socket, count: usize) -> Vec<Incoming> {
+        let (mut buffers, mut found, mut datagrams) = (Buffers::new(), Vec::new(), 0);
         let share = Memory::new(64 << 20).share();
         for _ in 0..2000 {
-            socket.receive(&mut buffers, &share, |datagram| found.push(datagram)).unwrap();
-            if found.len() >= count {
+            let take = |incoming: Incoming| {
+                datagrams += incoming.messages.as_ref().map_or(1, |(series, _)| series.count());
+                found.push(incoming);
+            };
+            socket.receive(&mut buffers, &share, take).unwrap();
+            if datagrams as usize >= count {
                 break;
             }
             std::thread::sleep(Duration::from_millis(5));
         }
         found
+    }
+
+    fn message(seqno: u32, offset: u64, payload: &[u8]) -> Vec<u8> {
+        let header = MessageHeader {
+            kind: debugnet_core::wire::debugnet::VMCORE.into(),
+            seqno: seqno.into(),
+            offset: offset.into(),
+            len: (payload.len() as u32).into(),
+            aux2: 0.into(),
+        };
+        [header.as_bytes(), payload].concat()
     }
 
     #[test]
@@ -240,17 +303,52 @@ mod tests {
         let ours = Socket::bind("0.0.0.0:0".parse().unwrap()).unwrap();
         let port = ours.local_addr().unwrap().port();
         let client = std::net::UdpSocket::bind("127.0.0.7:0").unwrap();
-        let sizes = [24, 1472, 1472, 0, 65_000, 3];
+        // None follows the one before.
+        let sizes = [Some(0), Some(1448), Some(1448), None, Some(65_000), Some(3)];
         for (n, size) in sizes.iter().enumerate() {
-            client.send_to(&vec![n as u8; *size], ("127.0.0.9", port)).unwrap();
+            let datagram = size.map(|size| message(7, 0, &vec![n as u8; size]));
+            client.send_to(&datagram.unwrap_or_default(), ("127.0.0.9", port)).unwrap();
         }
         let found = receive_all(&ours, sizes.len());
-        let found_sizes: Vec<_> = found.iter().map(|datagram| datagram.bytes.len()).collect();
-        assert_eq!(found_sizes, sizes);
-        for (n, datagram) in found.iter().enumerate() {
-            assert!(datagram.bytes.iter().all(|byte| *byte == n as u8));
-            assert_eq!(datagram.from, client.local_addr().unwrap());
-            assert_eq!(datagram.to, Some("127.0.0.9".parse().unwrap()));
+        let lens = found.iter().map(|it| it.messages.as_ref().map(|(_, payload)| payload.len()));
+        assert_eq!(lens.collect::<Vec<_>>(), sizes);
+        for (n, incoming) in found.iter().enumerate() {
+            if let Some((series, payload)) = &incoming.messages {
+                assert_eq!(series.count(), 1);
+                assert!(payload.iter().all(|byte| *byte == n as u8));
+            }
+            assert_eq!(incoming.from, client.local_addr().unwrap());
+            assert_eq!(incoming.to, Some("127.0.0.9".parse().unwrap()));
         }
+    }
+
+    #[test]
+    fn messages_in_sequence_are_one_piece() {
+        let ours = Socket::bind_session(loopback()).unwrap();
+        let [one, other] = [(), ()].map(|()| std::net::UdpSocket::bind(loopback()).unwrap());
+        let to = ours.local_addr().unwrap();
+        for n in 0..4u32 {
+            one.send_to(&message(n, u64::from(n) * 1000, &[n as u8; 1000]), to).unwrap();
+        }
+        // The next number, but somebody else's.
+        other.send_to(&message(4, 4000, &[9; 1000]), to).unwrap();
+        one.send_to(b"no message", to).unwrap();
+        let (mut bytes, mut counts) = (Vec::new(), Vec::new());
+        for incoming in receive_all(&ours, 6) {
+            let Some((series, payload)) = incoming.messages else {
+                counts.push(0);
+                continue;
+            };
+            let from = if series.count() == 1 && payload[0] == 9 { &other } else { &one };
+            assert_eq!(incoming.from, from.local_addr().unwrap());
+            assert_eq!(payload.len() as u64, series.payload_len());
+            counts.push(series.count());
+            bytes.extend_from_slice(&payload);
+        }
+        // They may have come by several calls; in one they are one.
+        assert_eq!(counts.iter().sum::<u32>(), 5);
+        assert_eq!(counts[counts.len() - 2..], [1, 0]);
+        let expected = [0, 1, 2, 3, 9].map(|n| [n; 1000]).concat();
+        assert!(bytes == expected);
     }
 }

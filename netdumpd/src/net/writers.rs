@@ -1,21 +1,31 @@
-//! Threads that write: what waits for a disk waits here, not in the loop.
+//! Who writes: what waits for a disk waits in threads of its own, not in the loop.
 //!
 //! Each session's actions are carried out in their order by one thread at a
 //! time. While a thread is at them more may gather: a slow disk gets larger
 //! writes, not more of them. A thread that does not come back gets company,
 //! so that one slow disk holds up its own sessions only; no file system gets
 //! all the threads there can be.
+//!
+//! A write to a disk that has been quick costs less than handing it to a thread
+//! and being woken by it. Such writes are the loop's own ([`Writers::next_own`]):
+//! it carries them out itself, after it has left its seat to whoever takes over
+//! should the disk stand still this time ([`seat`](super::seat)). A disk that
+//! was slow is left to the threads for a while.
+
+mod pool;
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use debugnet_core::time::Instant;
 use mio::Waker;
 
+pub(super) use pool::Job;
+use pool::{Shared, Strand};
+
 use crate::core::{Action, SessionId};
-use crate::store::{Done, DumpPaths, Store, carry_out};
+use crate::store::{Done, DumpPaths, Store};
 
 /// Threads that are there as soon as there is work for them.
 const FEW: usize = 2;
@@ -32,6 +42,13 @@ const PATIENCE_US: u64 = 5_000;
 /// An idle thread beyond the first few ends after this.
 const IDLE: Duration = Duration::from_secs(10);
 
+/// Work of the loop's own that took longer was on a slow disk.
+const SLOW_US: u64 = 4_000;
+
+/// How long a disk that was slow counts as slow: the first time, and at most.
+/// Each time that it was slow again the span is twice as long.
+const SLOW_FOR_US: std::ops::RangeInclusive<u64> = 250_000..=30_000_000;
+
 /// What came of a session's actions.
 pub(super) struct Batch {
     pub(super) session: SessionId,
@@ -46,59 +63,25 @@ pub(super) struct Writers<S> {
     /// Sessions that have files, or will have.
     known: HashSet<SessionId>,
     staged: foldhash::HashMap<SessionId, VecDeque<Action>>,
+    /// What the loop is to carry out itself.
+    own: VecDeque<Job<S>>,
+    has_own: bool,
+    slow: HashMap<u64, Slow>,
     spare: Box<dyn Fn() -> S + Send>,
 }
 
-struct Shared<S> {
-    state: Mutex<State<S>>,
-    work: Condvar,
-    done: Mutex<Vec<Batch>>,
-    /// Whether the loop has been told that there is something in `done`.
-    told: AtomicBool,
-    waker: Arc<Waker>,
-}
-
-struct State<S> {
-    strands: HashMap<SessionId, Strand<S>>,
-    /// Sessions with work and no thread, and since when.
-    runnable: VecDeque<(SessionId, Instant)>,
-    on_device: HashMap<Option<u64>, usize>,
-    threads: usize,
-    idle: usize,
-    is_over: bool,
-    /// The loop's time when it last looked.
-    now: Instant,
-}
-
-/// A session's actions, in their order.
-struct Strand<S> {
-    actions: VecDeque<Action>,
-    device: Option<u64>,
-    /// With a thread while that works.
-    store: Option<S>,
+/// A disk that was slow.
+struct Slow {
+    until: Instant,
+    span_us: u64,
 }
 
 impl<S: Store + Send + 'static> Writers<S> {
     /// No threads yet; `spare` makes a store for each session.
     pub(super) fn new(waker: Arc<Waker>, spare: impl Fn() -> S + Send + 'static) -> Self {
-        let state = State {
-            strands: HashMap::new(),
-            runnable: VecDeque::new(),
-            on_device: HashMap::new(),
-            threads: 0,
-            idle: 0,
-            is_over: false,
-            now: Instant::ZERO,
-        };
-        let shared = Shared {
-            state: Mutex::new(state),
-            work: Condvar::new(),
-            done: Mutex::default(),
-            told: AtomicBool::new(false),
-            waker,
-        };
-        let (known, staged) = Default::default();
-        Self { shared: Arc::new(shared), known, staged, spare: Box::new(spare) }
+        let (known, staged, own, slow) = Default::default();
+        let (shared, spare) = (Arc::new(Shared::new(waker)), Box::new(spare));
+        Self { shared, known, staged, own, has_own: true, slow, spare }
     }
 
     /// The name a session's files are to have; before its files are opened.
@@ -106,8 +89,7 @@ impl<S: Store + Send + 'static> Writers<S> {
         let mut store = (self.spare)();
         store.set_host(session, host);
         self.known.insert(session);
-        let strand = Strand { actions: VecDeque::new(), device: None, store: Some(store) };
-        self.shared.lock().strands.insert(session, strand);
+        self.shared.lock().strands.insert(session, Strand::new(store));
     }
 
     /// Takes what is to be done in order with the session's files, to be begun
@@ -131,37 +113,76 @@ impl<S: Store + Send + 'static> Writers<S> {
         None
     }
 
-    /// Has the threads begin with what was staged.
+    /// Has the threads begin with what was staged, but for what is the loop's own.
     pub(super) fn submit(&mut self, now: Instant) {
         if self.staged.is_empty() {
             return;
         }
         let mut state = self.shared.lock();
-        let before = state.runnable.len();
         for (session, mut actions) in self.staged.drain() {
-            let strand = state.strands.entry(session).or_insert_with(|| Strand {
-                actions: VecDeque::new(),
-                device: None,
-                store: Some((self.spare)()),
-            });
-            let is_waiting = !strand.actions.is_empty() || strand.store.is_none();
+            let new = || Strand::new((self.spare)());
+            let strand = state.strands.entry(session).or_insert_with(new);
+            let is_waiting = strand.has_work();
             strand.actions.append(&mut actions);
-            if !is_waiting {
+            if is_waiting {
+                continue;
+            }
+            let is_quick = self.has_own
+                && strand
+                    .device
+                    .is_some_and(|on| self.slow.get(&on).is_none_or(|it| it.until <= now))
+                && strand.actions.iter().all(|action| matches!(action, Action::Write { .. }));
+            if is_quick {
+                self.own.extend(state.begin(session).map(|task| self.shared.job(task)));
+            } else {
                 state.runnable.push_back((session, now));
             }
         }
         state.now = now;
-        let new = state.runnable.len() - before;
-        let idle = state.idle;
-        while state.threads < FEW && state.threads < state.runnable.len() {
-            if !self.shared.spawn(&mut state) {
-                break;
+        self.shared.call_threads(state);
+    }
+
+    /// The next of what the loop is to carry out itself, since the last [`Self::submit`].
+    pub(super) fn next_own(&mut self) -> Option<Job<S>> {
+        self.own.pop_front()
+    }
+
+    /// The loop has carried out a job of its own.
+    pub(super) fn end_own(&mut self, job: Job<S>, began: Instant, now: Instant) {
+        if let Some(device) = job.device() {
+            if now.since_us(began) > SLOW_US {
+                self.was_slow(device, now);
+            } else {
+                self.slow.remove(&device);
             }
         }
-        drop(state);
-        for _ in 0..new.min(idle) {
-            self.shared.work.notify_one();
+        let mut state = self.shared.lock();
+        state.end(job.task);
+        self.shared.call_threads(state);
+    }
+
+    /// A job of the loop's own does not come back. What else it had is the threads' now.
+    pub(super) fn own_is_stuck(&mut self, device: Option<u64>, now: Instant) {
+        if let Some(device) = device {
+            self.was_slow(device, now);
         }
+        let mut state = self.shared.lock();
+        for job in self.own.drain(..) {
+            state.put_back(job.task);
+        }
+        self.shared.call_threads(state);
+    }
+
+    /// The loop does nothing itself any more.
+    pub(super) fn have_no_own(&mut self) {
+        self.has_own = false;
+    }
+
+    fn was_slow(&mut self, device: u64, now: Instant) {
+        let (first_us, most_us) = SLOW_FOR_US.into_inner();
+        let before = self.slow.get(&device);
+        let span_us = before.map_or(first_us, |slow| (slow.span_us * 2).min(most_us));
+        self.slow.insert(device, Slow { until: now.after(span_us), span_us });
     }
 
     /// When [`Self::relieve`] is to be called, if nothing else happens before.
@@ -178,142 +199,22 @@ impl<S: Store + Send + 'static> Writers<S> {
         }
     }
 
-    /// What was done since the last call.
+    /// What the threads have done since the last call.
     pub(super) fn take_done(&self) -> Vec<Batch> {
-        // Told anew from here on: what comes in between is found by this call or the next.
-        if !self.shared.told.swap(false, Ordering::AcqRel) {
-            return Vec::new();
-        }
-        std::mem::take(&mut *lock(&self.shared.done))
+        self.shared.take_done()
     }
 
     /// Whether everything is done and fetched.
     pub(super) fn is_idle(&self) -> bool {
-        let at_work = |strand: &Strand<S>| strand.store.is_none() || !strand.actions.is_empty();
-        self.staged.is_empty()
-            && !self.shared.lock().strands.values().any(at_work)
-            && lock(&self.shared.done).is_empty()
+        self.staged.is_empty() && self.shared.is_idle()
     }
 }
 
 impl<S> Drop for Writers<S> {
     /// Lets the threads end; does not wait for one that a disk holds up.
     fn drop(&mut self) {
-        self.shared.lock().is_over = true;
-        self.shared.work.notify_all();
+        self.shared.close();
     }
-}
-
-impl<S> Shared<S> {
-    fn lock(&self) -> MutexGuard<'_, State<S>> {
-        lock(&self.state)
-    }
-}
-
-impl<S: Store + Send + 'static> Shared<S> {
-    fn spawn(self: &Arc<Self>, state: &mut State<S>) -> bool {
-        let shared = Arc::clone(self);
-        let thread = std::thread::Builder::new().name("writer".into());
-        match thread.spawn(move || shared.work()) {
-            Ok(_) => {
-                state.threads += 1;
-                true
-            }
-            Err(error) => {
-                tracing::error!("no thread to write: {error}");
-                false
-            }
-        }
-    }
-
-    fn work(&self) {
-        let mut done = Vec::new();
-        let mut state = self.lock();
-        loop {
-            let Some((session, device)) = state.next() else {
-                if state.is_over {
-                    break;
-                }
-                state.idle += 1;
-                let waited = self.work.wait_timeout(state, IDLE);
-                let (again, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-                state = again;
-                state.idle -= 1;
-                if timeout.timed_out() && state.threads > FEW && !state.has_work() {
-                    break;
-                }
-                continue;
-            };
-            let Some(strand) = state.strands.get_mut(&session) else { continue };
-            let Some(mut store) = strand.store.take() else { continue };
-            let mut actions = std::mem::take(&mut strand.actions);
-            *state.on_device.entry(device).or_default() += 1;
-            drop(state);
-
-            let is_last = matches!(actions.back(), Some(Action::Release { .. }));
-            let moves = actions.iter().any(|action| !matches!(action, Action::Write { .. }));
-            carry_out(&mut store, &mut actions, &mut done);
-            let paths = moves.then(|| store.paths(session)).flatten();
-            let now_on = store.device(session);
-            self.hand_over(Batch { session, done: std::mem::take(&mut done), paths });
-
-            state = self.lock();
-            if let Some(count) = state.on_device.get_mut(&device) {
-                *count -= 1;
-            }
-            if is_last {
-                state.strands.remove(&session);
-            } else if let Some(strand) = state.strands.get_mut(&session) {
-                strand.device = now_on.or(strand.device);
-                strand.store = Some(store);
-                if !strand.actions.is_empty() {
-                    let since = state.now;
-                    state.runnable.push_back((session, since));
-                }
-            }
-        }
-        state.threads -= 1;
-    }
-
-    fn hand_over(&self, batch: Batch) {
-        lock(&self.done).push(batch);
-        if !self.told.swap(true, Ordering::AcqRel) {
-            // The loop looks at its next turn if it cannot be woken.
-            let _ = self.waker.wake();
-        }
-    }
-}
-
-impl<S> State<S> {
-    fn has_work(&self) -> bool {
-        self.position().is_some()
-    }
-
-    fn next(&mut self) -> Option<(SessionId, Option<u64>)> {
-        let (session, _) = self.runnable.remove(self.position()?)?;
-        Some((session, self.strands.get(&session).and_then(|strand| strand.device)))
-    }
-
-    /// When the first that could be worked at has waited long enough for another thread.
-    fn overdue_at(&self) -> Option<Instant> {
-        if self.idle > 0 || self.threads >= MAX_THREADS {
-            return None;
-        }
-        let (_, since) = self.runnable.get(self.position()?)?;
-        Some(since.after(PATIENCE_US))
-    }
-
-    /// The first session whose file system has not too many threads already.
-    fn position(&self) -> Option<usize> {
-        self.runnable.iter().position(|(session, _)| {
-            let device = self.strands.get(session).and_then(|strand| strand.device);
-            self.on_device.get(&device).is_none_or(|count| *count < MAX_ON_DEVICE)
-        })
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

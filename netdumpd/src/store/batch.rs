@@ -3,13 +3,12 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
 use debugnet_core::time::Instant;
 
-use super::Store;
+use super::{Piece, Store};
 use crate::core::{Action, Core, DumpFile, Fault, SessionId};
 
-/// Payloads gathered into one write.
+/// Pieces gathered into one write.
 const MAX_GATHERED: usize = 256;
 
 /// What came of one or several actions, to be told to the core in this order.
@@ -17,7 +16,7 @@ const MAX_GATHERED: usize = 256;
 pub(crate) enum Done {
     /// [`Action::Open`].
     Opened(Action, Result<(), Fault>),
-    /// Several [`Action::Write`].
+    /// Several [`Action::Write`], by their first numbers.
     Written { session: SessionId, seqnos: Vec<u32>, result: Result<(), Fault> },
     /// [`Action::RecordHeader`].
     HeaderRecorded { session: SessionId, seqno: u32, result: Result<(), Fault> },
@@ -67,8 +66,9 @@ pub(crate) fn carry_out<S: Store + ?Sized>(
     let mut gathered: Option<Gathered> = None;
     for action in actions.drain(..) {
         match action {
-            Action::Write { session, seqno, file, offset, payload } => {
-                let next = Gathered::new(session, seqno, file, offset, payload);
+            Action::Write { session, seqno, count, file, offset, payload } => {
+                let piece = Piece { seqno, count, payload };
+                let next = Gathered::new(session, file, offset, piece);
                 match &mut gathered {
                     Some(before) if before.is_followed_by(&next) => before.join(next),
                     _ => done.extend(gathered.replace(next).map(|before| before.write(store))),
@@ -88,30 +88,29 @@ struct Gathered {
     file: DumpFile,
     offset: u64,
     end: u64,
-    payloads: Vec<Bytes>,
-    seqnos: Vec<u32>,
+    pieces: Vec<Piece>,
 }
 
 impl Gathered {
-    fn new(session: SessionId, seqno: u32, file: DumpFile, offset: u64, payload: Bytes) -> Self {
-        let end = offset.saturating_add(payload.len() as u64);
-        Self { session, file, offset, end, payloads: vec![payload], seqnos: vec![seqno] }
+    fn new(session: SessionId, file: DumpFile, offset: u64, piece: Piece) -> Self {
+        let end = offset.saturating_add(piece.payload.len() as u64);
+        Self { session, file, offset, end, pieces: vec![piece] }
     }
 
     fn is_followed_by(&self, next: &Self) -> bool {
         (self.session, self.file, self.end) == (next.session, next.file, next.offset)
-            && self.payloads.len() < MAX_GATHERED
+            && self.pieces.len() < MAX_GATHERED
     }
 
     fn join(&mut self, next: Self) {
         self.end = next.end;
-        self.payloads.extend(next.payloads);
-        self.seqnos.extend(next.seqnos);
+        self.pieces.extend(next.pieces);
     }
 
     fn write<S: Store + ?Sized>(self, store: &mut S) -> Done {
-        let Self { session, file, offset, payloads, seqnos, .. } = self;
-        let result = store.write(session, file, offset, &payloads, &seqnos);
+        let Self { session, file, offset, pieces, .. } = self;
+        let result = store.write(session, file, offset, &pieces);
+        let seqnos = pieces.iter().map(|piece| piece.seqno).collect();
         Done::Written { session, seqnos, result }
     }
 }

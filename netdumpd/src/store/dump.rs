@@ -4,9 +4,9 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
-use bytes::Bytes;
 use jiff::Timestamp;
 
+use super::Piece;
 use super::dir::DumpDir;
 use super::files::{DumpPaths, Shared};
 use super::finished::FinishedDump;
@@ -148,10 +148,9 @@ impl OpenDump {
         shared: &Shared,
         file: DumpFile,
         offset: u64,
-        payloads: &[Bytes],
-        seqnos: &[u32],
+        pieces: &[Piece],
     ) -> io::Result<()> {
-        let len = payloads.iter().map(|payload| payload.len() as u64).sum();
+        let len = pieces.iter().map(|piece| piece.payload.len() as u64).sum();
         shared.quota.charge(&shared.root, len)?;
         self.unchecked_len += len;
         if self.unchecked_len >= CHECK_FREE_LEN {
@@ -160,13 +159,17 @@ impl OpenDump {
         }
         match file {
             DumpFile::Vmcore => {
-                let written = self.vmcore.write(offset, payloads)?;
+                let written = self.vmcore.write(offset, pieces)?;
                 self.write_back.written(&self.vmcore.file, offset..offset + written);
             }
-            DumpFile::Key => super::sparse::write_all(self.key_file()?, offset, payloads)?,
+            DumpFile::Key => super::sparse::write_all(
+                self.key_file()?,
+                offset,
+                pieces.iter().map(|piece| &piece.payload[..]),
+            )?,
         }
         // After the payload and before its ack: what was acked is in there.
-        self.journal()?.stored(file, offset, payloads, seqnos)
+        self.journal()?.stored(file, offset, pieces)
     }
 
     pub(super) fn record_header(

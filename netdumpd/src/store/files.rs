@@ -7,12 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use jiff::tz::TimeZone;
 
-use super::Store;
 use super::digest::Digester;
 use super::dump::OpenDump;
 use super::finished::FinishedDump;
@@ -20,6 +18,7 @@ use super::journal;
 use super::names::Names;
 use super::quota::{DiskLimits, Quota};
 use super::recover::{self, Recovered};
+use super::{Piece, Store};
 use crate::core::{DumpFile, DumpHeader, Fault, Herald, HeraldPath, Record, SessionId};
 
 /// Where and how.
@@ -152,11 +151,10 @@ impl Store for FileStore {
         session: SessionId,
         file: DumpFile,
         offset: u64,
-        payloads: &[Bytes],
-        seqnos: &[u32],
+        pieces: &[Piece],
     ) -> Result<(), Fault> {
         let shared = Arc::clone(&self.shared);
-        Ok(self.dump(session)?.write(&shared, file, offset, payloads, seqnos)?)
+        Ok(self.dump(session)?.write(&shared, file, offset, pieces)?)
     }
 
     fn record_header(

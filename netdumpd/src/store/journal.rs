@@ -22,11 +22,11 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
 use cap_std::fs::{Dir, OpenOptions, OpenOptionsExt};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::Piece;
 use crate::core::{DumpFile, DumpHeader, HEADER_LEN, Herald, Identity};
 
 pub(super) use leftover::Leftover;
@@ -162,17 +162,17 @@ impl Journal {
         &mut self,
         file: DumpFile,
         offset: u64,
-        payloads: &[Bytes],
-        seqnos: &[u32],
+        pieces: &[Piece],
     ) -> io::Result<()> {
         let kind = match file {
             DumpFile::Vmcore => VMCORE,
             DumpFile::Key => KEY,
         };
         let mut at = offset;
-        let entries = payloads.iter().zip(seqnos).map(|(payload, seqno)| {
-            let len = payload.len() as u64;
-            let entry = Entry::new(kind, *seqno, at, len);
+        let entries = pieces.iter().map(|piece| {
+            let len = piece.payload.len() as u64;
+            let entry =
+                Entry { count: piece.count.into(), ..Entry::new(kind, piece.seqno, at, len) };
             at += len;
             entry
         });

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use bytes::Bytes;
-
-use super::Store;
+use super::{Piece, Store};
 use crate::core::{DumpFile, DumpHeader, Fault, Herald, HeraldPath, Record, SessionId};
 
 /// Dumps in memory.
@@ -102,13 +100,12 @@ impl Store for MemStore {
         session: SessionId,
         file: DumpFile,
         offset: u64,
-        payloads: &[Bytes],
-        _: &[u32],
+        pieces: &[Piece],
     ) -> Result<(), Fault> {
         let (fail_at, max_len) = (self.faults.write_at, self.max_len);
         let dump = self.open_dump(session)?;
         let mut at = offset;
-        for payload in payloads {
+        for Piece { payload, .. } in pieces {
             let end = at.saturating_add(payload.len() as u64);
             if file == DumpFile::Vmcore && fail_at.is_some_and(|byte| (at..end).contains(&byte)) {
                 return Err(Fault("no write on demand".into()));

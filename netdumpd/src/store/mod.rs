@@ -37,6 +37,17 @@ pub use mem::{Faults, MemDump, MemStore};
 
 /// Takes what the core wants kept. One dump per session.
 ///
+/// The payloads of some messages in sequence, one behind the other.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    /// Number of the first message.
+    pub seqno: u32,
+    /// Messages.
+    pub count: u32,
+    /// Of all of them.
+    pub payload: Bytes,
+}
+
 /// Calls for one session come in the order of the core's actions.
 pub trait Store {
     /// Creates the files of a dump.
@@ -51,9 +62,9 @@ pub trait Store {
         herald: &Herald,
     ) -> Result<(), Fault>;
 
-    /// Writes payloads that lie one behind the other from `offset`, each with
-    /// the number of its message. Done when the data, and the knowledge that it
-    /// is there, would survive the death of this process.
+    /// Writes pieces that lie one behind the other from `offset`. Done when the
+    /// data, and the knowledge that it is there, would survive the death of this
+    /// process.
     ///
     /// # Errors
     /// If any of it could not be written; none of the payloads is acked then.
@@ -62,8 +73,7 @@ pub trait Store {
         session: SessionId,
         file: DumpFile,
         offset: u64,
-        payloads: &[Bytes],
-        seqnos: &[u32],
+        pieces: &[Piece],
     ) -> Result<(), Fault>;
 
     /// Notes a kernel dump header, `None` for one that was too short.

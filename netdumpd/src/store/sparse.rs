@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use bytes::Bytes;
+use super::Piece;
 
 /// What is left out, in size and alignment: a block of most file systems.
 const BLOCK_LEN: u64 = 4096;
@@ -25,16 +25,15 @@ impl SparseFile {
         Self { file, fresh_from: 0, len: 0 }
     }
 
-    /// Writes all payloads one behind the other, in one call if it can be.
+    /// Writes all pieces one behind the other, in one call if it can be.
     /// Returns their length.
-    pub(super) fn write(&mut self, offset: u64, payloads: &[Bytes]) -> io::Result<u64> {
-        let end = offset + payloads.iter().map(|payload| payload.len() as u64).sum::<u64>();
+    pub(super) fn write(&mut self, offset: u64, pieces: &[Piece]) -> io::Result<u64> {
+        let end = offset + pieces.iter().map(|piece| piece.payload.len() as u64).sum::<u64>();
         let mut at = offset;
         while at < end {
-            let zeros = self.next_zeros(at..end, offset, payloads);
+            let zeros = self.next_zeros(at..end, offset, pieces);
             if at < zeros.start {
-                let part = slice(offset, payloads, &(at..zeros.start));
-                write_all(&self.file, at, &part)?;
+                write_all(&self.file, at, parts(offset, pieces, &(at..zeros.start)))?;
                 self.len = self.len.max(zeros.start);
             }
             at = zeros.end;
@@ -54,12 +53,11 @@ impl SparseFile {
     }
 
     /// The first run of zero blocks in `within` that need not be written; empty at its end if there is none.
-    fn next_zeros(&self, within: Range<u64>, offset: u64, payloads: &[Bytes]) -> Range<u64> {
+    fn next_zeros(&self, within: Range<u64>, offset: u64, pieces: &[Piece]) -> Range<u64> {
         let mut start = within.start.max(self.fresh_from).next_multiple_of(BLOCK_LEN);
         while start.saturating_add(BLOCK_LEN) <= within.end {
             let mut end = start;
-            while end + BLOCK_LEN <= within.end
-                && is_zero(offset, payloads, &(end..end + BLOCK_LEN))
+            while end + BLOCK_LEN <= within.end && is_zero(offset, pieces, &(end..end + BLOCK_LEN))
             {
                 end += BLOCK_LEN;
             }
@@ -72,56 +70,47 @@ impl SparseFile {
     }
 }
 
-/// The part of `payloads`, which begin at `offset`, that lies in `range`.
-fn slice(offset: u64, payloads: &[Bytes], range: &Range<u64>) -> Vec<Bytes> {
+/// What of `pieces`, which begin at `offset`, lies in `range`.
+fn parts<'a>(
+    offset: u64,
+    pieces: &'a [Piece],
+    range: &Range<u64>,
+) -> impl Iterator<Item = &'a [u8]> + Clone {
+    let (start, end) = (range.start, range.end);
     let mut at = offset;
-    let mut parts = Vec::with_capacity(payloads.len());
-    for payload in payloads {
-        let end = at + payload.len() as u64;
-        let (from, to) = (range.start.max(at), range.end.min(end));
-        if from < to {
-            parts.push(payload.slice((from - at) as usize..(to - at) as usize));
-        }
-        at = end;
-    }
-    parts
+    pieces.iter().filter_map(move |piece| {
+        let piece_start = at;
+        at += piece.payload.len() as u64;
+        let (from, to) = (start.max(piece_start), end.min(at));
+        let part = (from < to).then(|| (from - piece_start) as usize..(to - piece_start) as usize);
+        piece.payload.get(part?)
+    })
 }
 
-fn is_zero(offset: u64, payloads: &[Bytes], range: &Range<u64>) -> bool {
+fn is_zero(offset: u64, pieces: &[Piece], range: &Range<u64>) -> bool {
     const ZEROS: [u8; BLOCK_LEN as usize] = [0; BLOCK_LEN as usize];
-    let mut at = offset;
-    for payload in payloads {
-        let end = at + payload.len() as u64;
-        let (from, to) = (range.start.max(at), range.end.min(end));
-        if from < to {
-            let part = &payload[(from - at) as usize..(to - at) as usize];
-            // Most blocks differ at once; the rest is compared at the speed of memory.
-            if *part != ZEROS[..part.len()] {
-                return false;
-            }
-        }
-        if end >= range.end {
-            break;
-        }
-        at = end;
-    }
-    true
+    // Most blocks differ at once; the rest is compared at the speed of memory.
+    parts(offset, pieces, range).all(|part| *part == ZEROS[..part.len()])
 }
 
-/// All payloads one behind the other, in one call if it can be.
-pub(super) fn write_all(file: &std::fs::File, offset: u64, payloads: &[Bytes]) -> io::Result<()> {
+/// All `parts` one behind the other, in one call if it can be.
+pub(super) fn write_all<'a>(
+    file: &std::fs::File,
+    offset: u64,
+    parts: impl Iterator<Item = &'a [u8]> + Clone,
+) -> io::Result<()> {
     let mut ahead = 0u64;
-    if payloads.len() > 1 {
-        let slices: Vec<_> = payloads.iter().map(|payload| io::IoSlice::new(payload)).collect();
+    if parts.clone().nth(1).is_some() {
+        let slices: Vec<_> = parts.clone().map(io::IoSlice::new).collect();
         ahead = rustix::io::pwritev(file, &slices, offset)? as u64;
     }
     let mut at = offset;
-    for payload in payloads {
-        let len = payload.len() as u64;
+    for part in parts {
+        let len = part.len() as u64;
         let done = ahead.min(len);
         ahead -= done;
         if done < len {
-            file.write_all_at(&payload[done as usize..], at + done)?;
+            file.write_all_at(&part[done as usize..], at + done)?;
         }
         at += len;
     }
@@ -131,8 +120,13 @@ pub(super) fn write_all(file: &std::fs::File, offset: u64, payloads: &[Bytes]) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use proptest::prelude::*;
     use std::os::unix::fs::MetadataExt;
+
+    fn pieces(payloads: impl IntoIterator<Item = Bytes>) -> Vec<Piece> {
+        payloads.into_iter().map(|payload| Piece { seqno: 0, count: 1, payload }).collect()
+    }
 
     fn content(file: &SparseFile) -> Vec<u8> {
         let mut found = vec![0; file.file.metadata().unwrap().len() as usize];
@@ -143,7 +137,7 @@ mod tests {
     #[test]
     fn payloads_land_one_behind_the_other() {
         let mut file = SparseFile::new(tempfile::tempfile().unwrap());
-        let payloads = [&b"abc"[..], b"", b"de"].map(Bytes::from_static);
+        let payloads = pieces([&b"abc"[..], b"", b"de"].map(Bytes::from_static));
         assert_eq!(file.write(2, &payloads).unwrap(), 5);
         assert_eq!(file.write(9, &payloads[..1]).unwrap(), 3);
         assert_eq!(content(&file), b"\0\0abcde\0\0abc");
@@ -152,7 +146,7 @@ mod tests {
     #[test]
     fn zero_blocks_take_no_room_and_the_length_is_right() {
         let mut file = SparseFile::new(tempfile::tempfile().unwrap());
-        let zeros: Vec<_> = (0..724).map(|_| Bytes::from_static(&[0; 1448])).collect();
+        let zeros = pieces((0..724).map(|_| Bytes::from_static(&[0; 1448])));
         assert_eq!(file.write(0, &zeros).unwrap(), 724 * 1448);
         let metadata = file.file.metadata().unwrap();
         assert_eq!(metadata.len(), 724 * 1448);
@@ -162,8 +156,8 @@ mod tests {
     #[test]
     fn zeros_over_what_was_written_are_written() {
         let mut file = SparseFile::new(tempfile::tempfile().unwrap());
-        file.write(0, &[Bytes::from(vec![7; 8192])]).unwrap();
-        file.write(0, &[Bytes::from(vec![0; 8192])]).unwrap();
+        file.write(0, &pieces([Bytes::from(vec![7; 8192])])).unwrap();
+        file.write(0, &pieces([Bytes::from(vec![0; 8192])])).unwrap();
         assert_eq!(content(&file), vec![0; 8192]);
     }
 
@@ -184,7 +178,7 @@ mod tests {
                 let end = offset as usize + written.len();
                 plain.resize(plain.len().max(end), 0);
                 plain[offset as usize..end].copy_from_slice(&written);
-                prop_assert_eq!(file.write(offset, &payloads).unwrap(), written.len() as u64);
+                prop_assert_eq!(file.write(offset, &pieces(payloads)).unwrap(), written.len() as u64);
                 // A file without content of its own past the end is as long as what was written.
                 prop_assert!(content(&file) == plain);
             }

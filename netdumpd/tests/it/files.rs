@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use debugnet_core::wire::debugnet::{EKCD_KEY, FINISHED, HERALD, KDH, VMCORE};
 use netdumpd::core::{Core, DumpFile, Herald, HeraldPath, Identity, Limits, SessionId, Socket};
-use netdumpd::store::{DiskLimits, FileStore, Store, StoreConfig};
+use netdumpd::store::{DiskLimits, FileStore, Piece, Store, StoreConfig};
 use zerocopy::IntoBytes;
 
 use crate::support::{Rig, dump_header, message, pattern};
@@ -204,8 +204,8 @@ fn elided_pages_take_no_room() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = store(dir.path());
     let vmcore = open(&mut store, 1, &HeraldPath::Default).unwrap();
-    let page = [Bytes::from(pattern(4096))];
-    store.write(SessionId(1), DumpFile::Vmcore, 1 << 30, &page, &[2]).unwrap();
+    let page = [Piece { seqno: 2, count: 1, payload: Bytes::from(pattern(4096)) }];
+    store.write(SessionId(1), DumpFile::Vmcore, 1 << 30, &page).unwrap();
     let meta = std::fs::metadata(dir.path().join(vmcore)).unwrap();
     assert_eq!(meta.len(), (1 << 30) + 4096);
     assert!(meta.blocks() * 512 < 1 << 20);

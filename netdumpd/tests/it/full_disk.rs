@@ -84,9 +84,10 @@ fn journals_are_bounded() {
     let on = Socket::Session(session);
     let mut store_says_no = None;
     for n in 0..3_000_000u32 {
-        let payload = [bytes::Bytes::from_static(b"x")];
+        let payload = bytes::Bytes::from_static(b"x");
+        let piece = [netdumpd::store::Piece { seqno: n * 2, count: 1, payload }];
         let offset = u64::from(n % 1000) * 2;
-        let written = rig.store.write(session, DumpFile::Vmcore, offset, &payload, &[n * 2]);
+        let written = rig.store.write(session, DumpFile::Vmcore, offset, &piece);
         if let Err(fault) = written {
             store_says_no = Some((n, fault.0));
             break;

@@ -12,6 +12,7 @@ mod operator;
 mod promises;
 mod recovery;
 mod replay;
+mod series;
 mod sessions;
 mod shield;
 mod stock_client;

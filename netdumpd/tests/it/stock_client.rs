@@ -148,15 +148,15 @@ struct Running {
 impl Running {
     fn start(dir: &Path, listen: &str) -> Self {
         let config = ServerConfig::new(listen.parse().unwrap(), dir.to_owned());
-        let mut server = Server::bind(config).unwrap();
+        let server = Server::bind(config).unwrap();
         let (address, stopper) = (server.local_addrs()[0], server.stopper());
         let (sender, events) = channel();
         let thread = std::thread::spawn(move || {
-            let mut observer = |event: &Event| {
+            let observer = move |event: &Event| {
                 // The test may have seen enough.
                 let _ = sender.send(serde_json::to_value(event).unwrap());
             };
-            server.run(&mut observer).unwrap()
+            server.run(Box::new(observer)).unwrap()
         });
         Self { address, events, stopper, thread: Some(thread) }
     }

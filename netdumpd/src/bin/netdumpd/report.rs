@@ -22,7 +22,7 @@ impl Observer for JsonLines {
 
 /// Everyone who watches, in turn.
 #[derive(Default)]
-pub(crate) struct All(pub(crate) Vec<Box<dyn Observer>>);
+pub(crate) struct All(pub(crate) Vec<Box<dyn Observer + Send>>);
 
 impl Observer for All {
     fn event(&mut self, event: &Event) {

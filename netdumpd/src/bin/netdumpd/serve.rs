@@ -100,7 +100,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     tell_service_manager();
 
-    let verdict = server.run(&mut observer).context("cannot go on")?;
+    let verdict = server.run(Box::new(observer)).context("cannot go on")?;
     signal_handle.close();
     // It cannot panic; if it did, the dumps are closed all the same.
     let _ = listener.join();

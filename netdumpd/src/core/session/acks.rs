@@ -9,8 +9,22 @@ use crate::core::action::{Action, DumpFile};
 use crate::core::shield::{Carried, Copied};
 
 impl Session {
-    /// A message is stored: it is acked, or withheld, and others may be acked now.
-    pub(super) fn ack_stored(&mut self, seqno: u32, carried: &Carried, context: &mut Context<'_>) {
+    /// `count` messages in sequence are stored: acked, or withheld, and others may be acked now.
+    pub(super) fn ack_stored(
+        &mut self,
+        seqno: u32,
+        count: u32,
+        carried: &Carried,
+        context: &mut Context<'_>,
+    ) {
+        if self.shield.is_off() {
+            for n in 0..count {
+                self.reply(seqno.wrapping_add(n), context);
+            }
+            return;
+        }
+        // Several are taken as one only once nothing is withheld any more.
+        debug_assert_eq!(count, 1);
         let place = self.holdings.seqnos.place(seqno);
         self.shield.stored(context.now, place, carried, &mut self.due);
         if !self.due.contains(&place) {

@@ -10,6 +10,8 @@ use super::{FIRST_SESSION, Server, Session, report};
 use crate::core::{Action, Fault, SessionId, State};
 use crate::net::event::{Event, Observer};
 use crate::net::socket::Socket;
+use crate::net::writers::{Batch, Job};
+use crate::store::FileStore;
 
 impl Server {
     /// Carries out all there is to do, or has it begun, then sends the acks.
@@ -32,17 +34,35 @@ impl Server {
         if batches.is_empty() {
             return;
         }
-        let now = self.clock.now();
         for batch in batches {
-            if let Some(session) = self.sessions.get_mut(&batch.session)
-                && batch.paths.is_some()
-            {
-                session.paths = batch.paths;
-            }
-            for done in batch.done {
-                if let Some(action) = done.tell(&mut self.core, now) {
-                    self.perform(now, action, observer);
-                }
+            self.tell(batch, observer);
+        }
+    }
+
+    /// A job of the loop's own is done.
+    pub(super) fn has_written(
+        &mut self,
+        job: Job<FileStore>,
+        batch: Batch,
+        began: Instant,
+        observer: &mut dyn Observer,
+    ) {
+        self.writers.end_own(job, began, self.clock.now());
+        // What a thread has done for the session before comes first.
+        self.collect(observer);
+        self.tell(batch, observer);
+    }
+
+    fn tell(&mut self, batch: Batch, observer: &mut dyn Observer) {
+        let now = self.clock.now();
+        if let Some(session) = self.sessions.get_mut(&batch.session)
+            && batch.paths.is_some()
+        {
+            session.paths = batch.paths;
+        }
+        for done in batch.done {
+            if let Some(action) = done.tell(&mut self.core, now) {
+                self.perform(now, action, observer);
             }
         }
         // There may be room now for what they have to say.
@@ -98,7 +118,7 @@ impl Server {
     ) {
         let token = Token(session.0 as usize + FIRST_SESSION);
         let open = || -> io::Result<(Socket, SocketAddr)> {
-            let mut socket = Socket::bind(SocketAddr::new(local, 0))?;
+            let mut socket = Socket::bind_session(SocketAddr::new(local, 0))?;
             self.poll.registry().register(&mut socket.io, token, Interest::READABLE)?;
             let address = socket.local_addr()?;
             Ok((socket, address))

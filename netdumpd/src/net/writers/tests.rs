@@ -1,10 +1,13 @@
 use std::net::SocketAddr;
+use std::sync::{Condvar, Mutex};
 
 use bytes::Bytes;
 use mio::{Events, Poll, Token};
 
+use super::pool::lock;
 use super::*;
 use crate::core::{DumpFile, DumpHeader, Fault, Herald, HeraldPath, Identity, Record};
+use crate::store::Piece;
 
 /// Sessions below 100 are on a disk that stands still until it is let go.
 const STUCK: u64 = 100;
@@ -37,10 +40,9 @@ impl Store for Slow {
         session: SessionId,
         _: DumpFile,
         offset: u64,
-        payloads: &[Bytes],
-        _: &[u32],
+        pieces: &[Piece],
     ) -> Result<(), Fault> {
-        lock(&self.writes).push((offset, payloads.len()));
+        lock(&self.writes).push((offset, pieces.len()));
         if session.0 < STUCK {
             let mut open = lock(&self.gate.open);
             while !*open {
@@ -81,7 +83,8 @@ impl Rig {
         let (gate, writes) = (Arc::<Gate>::default(), Arc::<Mutex<Vec<_>>>::default());
         let for_each = (Arc::clone(&gate), Arc::clone(&writes));
         let spare = move || Slow { gate: Arc::clone(&for_each.0), writes: Arc::clone(&for_each.1) };
-        let writers = Writers::new(waker, spare);
+        let mut writers = Writers::new(waker, spare);
+        writers.have_no_own();
         Self { _poll: poll, gate, writes, writers, now: Instant::from_micros(1), seqno: 0 }
     }
 
@@ -110,7 +113,8 @@ impl Rig {
         let payload = Bytes::from_static(b"12345678");
         let (session, seqno) = (SessionId(session), self.seqno);
         let file = DumpFile::Vmcore;
-        let left = self.writers.stage(Action::Write { session, seqno, file, offset, payload });
+        let left =
+            self.writers.stage(Action::Write { session, seqno, count: 1, file, offset, payload });
         assert!(left.is_none());
         seqno
     }
@@ -160,6 +164,77 @@ fn a_disk_that_stands_still_holds_up_nobody_else() {
     assert!(!rig.writers.is_idle());
     rig.let_go();
     assert_eq!(rig.written(90).len(), 90);
+}
+
+#[test]
+fn a_quick_disk_is_the_loops_own_until_it_is_slow() {
+    let mut rig = Rig::new();
+    let (quick, other) = (STUCK, 2 * STUCK);
+    rig.open(quick..quick + 2);
+    rig.open(other..other + 1);
+    rig.writers.has_own = true;
+    let own = |rig: &mut Rig, session: u64, takes_us: u64| {
+        let seqno = rig.write(session, 0);
+        rig.writers.submit(rig.now);
+        let Some(mut job) = rig.writers.next_own() else {
+            assert_eq!(rig.written(1), [seqno], "then it is a thread's");
+            return false;
+        };
+        let batch = job.carry_out();
+        assert!(matches!(&batch.done[..], [Done::Written { seqnos, .. }] if *seqnos == [seqno]));
+        let began = rig.now;
+        rig.now = rig.now.after(takes_us);
+        rig.writers.end_own(job, began, rig.now);
+        true
+    };
+    assert!(own(&mut rig, quick, 10) && own(&mut rig, quick, SLOW_US + 1));
+    assert!(!own(&mut rig, quick, 0) && !own(&mut rig, quick + 1, 0), "it was slow");
+    assert!(own(&mut rig, other, 10), "not this one");
+    for (pause_us, is_own) in [
+        (*SLOW_FOR_US.start(), true),
+        // Slow again: for twice as long.
+        (*SLOW_FOR_US.start(), false),
+        (*SLOW_FOR_US.start(), true),
+    ] {
+        rig.now = rig.now.after(pause_us);
+        assert_eq!(own(&mut rig, quick, SLOW_US + 1), is_own);
+    }
+    rig.now = rig.now.after(*SLOW_FOR_US.end());
+    assert!(own(&mut rig, quick, 10) && own(&mut rig, quick, 10), "quick again");
+    assert!(rig.writers.slow.is_empty());
+}
+
+#[test]
+fn what_the_loop_was_to_do_is_the_threads_once_it_is_stuck() {
+    let mut rig = Rig::new();
+    rig.open(STUCK..STUCK + 3);
+    rig.writers.has_own = true;
+    let seqnos = [0, 1, 2].map(|n| rig.write(STUCK + n, 0));
+    rig.writers.submit(rig.now);
+    let mut job = rig.writers.next_own().expect("a job of its own");
+    // Here the loop is stuck; another goes on, and more comes for all three.
+    rig.writers.own_is_stuck(job.device(), rig.now);
+    let later = [0, 1, 2].map(|n| rig.write(STUCK + n, 8));
+    let mut found = rig.written(4);
+    assert!(!rig.writers.is_idle(), "one is still at it");
+    let batch = job.carry_out();
+    let [Done::Written { seqnos: stuck, .. }] = &batch.done[..] else { panic!("a write") };
+    let stuck = stuck[0];
+    job.end_late(batch);
+    found.extend(rig.written(2));
+    let mut all = [seqnos, later].concat();
+    let at = |seqno: u32| found.iter().position(|it| *it == seqno);
+    assert!(at(stuck) < at(later[seqnos.iter().position(|it| *it == stuck).unwrap()]), "in order");
+    found.sort_unstable();
+    all.sort_unstable();
+    assert_eq!(found, all);
+    for _ in 0..4000 {
+        if rig.writers.is_idle() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("a strand does not end");
 }
 
 #[test]

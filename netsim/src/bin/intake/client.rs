@@ -1,20 +1,41 @@
 //! Clients with a window each, all in one thread: a datagram for an ack.
+//!
+//! What a window allows at once is sent at once. Over a network, the server's
+//! kernel then gets several datagrams with one look at the NIC, and joins them
+//! for a socket that asked for it (GRO, without help of the NIC). Loopback does
+//! not join; a client that hands over a row of datagrams in one call
+//! (`UDP_SEGMENT`) has the same effect. For a socket that did not ask, the
+//! kernel takes them apart again, at the client's cost.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use debugnet_core::wire::debugnet::{FINISHED, HERALD, MessageHeader, VMCORE};
 use zerocopy::IntoBytes;
 
 const PAYLOAD_LEN: usize = 1448;
+const DATAGRAM_LEN: usize = MessageHeader::LEN + PAYLOAD_LEN;
 /// Messages in flight: what a stock server takes in one burst.
 const WINDOW: usize = 64;
 /// Without a word for so long, what is in flight is sent again.
 const SILENCE: Duration = Duration::from_millis(500);
 /// A run that takes longer has failed.
 const LIMIT: Duration = Duration::from_secs(300);
+
+/// Datagrams joined, at most: 64 KiB.
+const MAX_JOINED: usize = 44;
+
+/// How datagrams of one window come to the server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Arrival {
+    /// Joined, as the kernel does with what comes from a NIC in a row.
+    Joined,
+    /// Each by itself.
+    Single,
+}
 
 /// The address of the n-th client: the server names files by it.
 pub(crate) fn ip(n: usize) -> Ipv4Addr {
@@ -30,6 +51,7 @@ struct Client {
     flight: VecDeque<u32>,
     heard: Instant,
     sent: u64,
+    arrival: Arrival,
 }
 
 /// The herald's number.
@@ -37,8 +59,9 @@ const FIRST: u32 = 1;
 
 impl Clients {
     /// Opens `count` sessions.
-    pub(crate) fn herald(server: SocketAddr, count: usize) -> io::Result<Self> {
-        let clients = (0..count).map(|n| Client::herald(server, n)).collect::<io::Result<_>>()?;
+    pub(crate) fn herald(server: SocketAddr, count: usize, arrival: Arrival) -> io::Result<Self> {
+        let clients =
+            (0..count).map(|n| Client::herald(server, n, arrival)).collect::<io::Result<_>>()?;
         Ok(Self(clients))
     }
 
@@ -50,19 +73,19 @@ impl Clients {
     pub(crate) fn send(&mut self, image: &[u8]) -> io::Result<u64> {
         let end = Instant::now() + LIMIT;
         let last = FIRST + image.len().div_ceil(PAYLOAD_LEN) as u32;
-        let mut datagram = Vec::with_capacity(MessageHeader::LEN + PAYLOAD_LEN);
+        let mut datagrams = Vec::with_capacity(MAX_JOINED * DATAGRAM_LEN);
         loop {
             let mut is_over = true;
             let mut is_idle = true;
             for client in &mut self.0 {
                 is_idle &= client.take_acks()? == 0;
-                client.send_again_after_silence(image, &mut datagram)?;
-                while client.flight.len() < WINDOW && client.next <= last {
-                    client.send(client.next, image, &mut datagram)?;
-                    client.flight.push_back(client.next);
-                    client.next += 1;
-                    is_idle = false;
-                }
+                client.send_again_after_silence(image, &mut datagrams)?;
+                let room = (WINDOW - client.flight.len()) as u32;
+                let end = client.next.saturating_add(room).min(last + 1);
+                is_idle &= client.next == end;
+                client.flight.extend(client.next..end);
+                client.send(client.next..end, image, &mut datagrams)?;
+                client.next = end;
                 is_over &= client.flight.is_empty();
             }
             if is_over {
@@ -97,7 +120,7 @@ impl Clients {
 }
 
 impl Client {
-    fn herald(server: SocketAddr, n: usize) -> io::Result<Self> {
+    fn herald(server: SocketAddr, n: usize, arrival: Arrival) -> io::Result<Self> {
         let socket = UdpSocket::bind((ip(n), 0))?;
         socket.set_read_timeout(Some(Duration::from_secs(20)))?;
         socket.send_to(&message(HERALD, FIRST, 0, b""), server)?;
@@ -105,8 +128,12 @@ impl Client {
         let (_, from) = socket.recv_from(&mut ack)?;
         socket.connect(from)?;
         socket.set_nonblocking(true)?;
-        let heard = Instant::now();
-        Ok(Self { socket, next: FIRST + 1, flight: VecDeque::new(), heard, sent: 0 })
+        if arrival == Arrival::Joined {
+            use nix::sys::socket::{setsockopt, sockopt::UdpGsoSegment};
+            setsockopt(&socket, UdpGsoSegment, &(DATAGRAM_LEN as i32))?;
+        }
+        let (flight, heard) = (VecDeque::new(), Instant::now());
+        Ok(Self { socket, next: FIRST + 1, flight, heard, sent: 0, arrival })
     }
 
     fn take_acks(&mut self) -> io::Result<usize> {
@@ -129,25 +156,43 @@ impl Client {
         }
     }
 
-    fn send(&mut self, seqno: u32, image: &[u8], datagram: &mut Vec<u8>) -> io::Result<()> {
-        let offset = (seqno - FIRST - 1) as usize * PAYLOAD_LEN;
-        let payload = &image[offset..image.len().min(offset + PAYLOAD_LEN)];
-        datagram.clear();
-        datagram.extend_from_slice(header(VMCORE, seqno, offset, payload.len()).as_bytes());
-        datagram.extend_from_slice(payload);
-        match self.socket.send(datagram) {
-            // A full queue loses it, as any network may.
-            Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
-            _ => self.sent += 1,
+    /// Sends these messages; `datagrams` is room for them.
+    fn send(
+        &mut self,
+        mut seqnos: Range<u32>,
+        image: &[u8],
+        datagrams: &mut Vec<u8>,
+    ) -> io::Result<()> {
+        let most = if self.arrival == Arrival::Joined { MAX_JOINED } else { 1 };
+        while !seqnos.is_empty() {
+            datagrams.clear();
+            let joined = seqnos.start..seqnos.end.min(seqnos.start + most as u32);
+            for seqno in joined.clone() {
+                let offset = (seqno - FIRST - 1) as usize * PAYLOAD_LEN;
+                let payload = &image[offset..image.len().min(offset + PAYLOAD_LEN)];
+                datagrams
+                    .extend_from_slice(header(VMCORE, seqno, offset, payload.len()).as_bytes());
+                datagrams.extend_from_slice(payload);
+            }
+            match self.socket.send(datagrams) {
+                // A full queue loses them, as any network may.
+                Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
+                _ => self.sent += joined.len() as u64,
+            }
+            seqnos.start = joined.end;
         }
         Ok(())
     }
 
-    fn send_again_after_silence(&mut self, image: &[u8], datagram: &mut Vec<u8>) -> io::Result<()> {
+    fn send_again_after_silence(
+        &mut self,
+        image: &[u8],
+        datagrams: &mut Vec<u8>,
+    ) -> io::Result<()> {
         if !self.flight.is_empty() && self.heard.elapsed() > SILENCE {
             self.heard = Instant::now();
             for seqno in self.flight.clone() {
-                self.send(seqno, image, datagram)?;
+                self.send(seqno..seqno + 1, image, datagrams)?;
             }
         }
         Ok(())

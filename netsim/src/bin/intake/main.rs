@@ -14,15 +14,21 @@ use std::path::{Path, PathBuf};
 
 use netsim::rng::Rng;
 
-use crate::client::Clients;
+use crate::client::{Arrival, Clients};
 use crate::server::Server;
 
 /// Interleaved runs of each server; the median counts.
 const ROUNDS: usize = 5;
 /// Bytes of all clients together in one run.
 const TOTAL_LEN: usize = 256 << 20;
-/// Clients, and how much less CPU time than the plain server is asked for.
-const SCENARIOS: [(usize, f64); 2] = [(1, 1.4), (8, 1.7)];
+/// Name, clients, how their datagrams come, and how much less CPU time than the
+/// plain server is asked for.
+const SCENARIOS: [(&str, usize, Arrival, Option<f64>); 4] = [
+    ("server-1-client", 1, Arrival::Joined, Some(1.4)),
+    ("server-8-clients", 8, Arrival::Joined, Some(1.7)),
+    ("server-1-client-single", 1, Arrival::Single, None),
+    ("server-8-clients-single", 8, Arrival::Single, None),
+];
 
 #[derive(Clone, Copy, Debug)]
 struct Run {
@@ -46,26 +52,27 @@ fn compare(netdumpd: &Path) -> std::io::Result<()> {
     for word in image.chunks_exact_mut(8) {
         word.copy_from_slice(&rng.next_u64().to_le_bytes());
     }
-    for (clients, gate) in SCENARIOS {
+    for (name, clients, arrival, gate) in SCENARIOS {
         let image = &image[..TOTAL_LEN / clients];
         let (mut ours, mut plain) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
-            ours.push(run(|dir| Server::netdumpd(netdumpd, dir), clients, image)?);
-            plain.push(run(Server::plain, clients, image)?);
+            ours.push(run(|dir| Server::netdumpd(netdumpd, dir), clients, arrival, image)?);
+            plain.push(run(Server::plain, clients, arrival, image)?);
         }
         let gib = (image.len() * clients) as f64 / (1u64 << 30) as f64;
         let cost = |runs: &[Run]| median(runs.iter().map(|run| run.cpu_s / gib));
         let rate = |runs: &[Run]| median(runs.iter().map(|run| run.packets as f64 / run.wall_s));
         let ratio = cost(&plain) / cost(&ours);
+        let gate =
+            gate.map_or(String::new(), |gate| format!(",\"gate\":{gate},\"ok\":{}", ratio >= gate));
         println!(
-            "{{\"scenario\":\"server-{clients}-clients\",\"ours_cpu_s_per_gib\":{:.3},\
-             \"plain_cpu_s_per_gib\":{:.3},\"ratio\":{ratio:.2},\"gate\":{gate},\
-             \"ours_packets_per_s\":{:.0},\"plain_packets_per_s\":{:.0},\"ok\":{}}}",
+            "{{\"scenario\":\"{name}\",\"ours_cpu_s_per_gib\":{:.3},\
+             \"plain_cpu_s_per_gib\":{:.3},\"ratio\":{ratio:.2},\
+             \"ours_packets_per_s\":{:.0},\"plain_packets_per_s\":{:.0}{gate}}}",
             cost(&ours),
             cost(&plain),
             rate(&ours),
             rate(&plain),
-            ratio >= gate
         );
     }
     Ok(())
@@ -74,11 +81,12 @@ fn compare(netdumpd: &Path) -> std::io::Result<()> {
 fn run(
     start: impl FnOnce(&Path) -> std::io::Result<Server>,
     clients: usize,
+    arrival: Arrival,
     image: &[u8],
 ) -> std::io::Result<Run> {
     let dir = Scratch::new()?;
     let server = start(&dir.0)?;
-    let mut clients = Clients::herald(server.address, clients)?;
+    let mut clients = Clients::herald(server.address, clients, arrival)?;
     let before = server.cpu_s()?;
     let begin = std::time::Instant::now();
     let packets = clients.send(image)?;
