@@ -143,7 +143,12 @@ impl Session {
     /// When something is to be done if nothing comes.
     pub(super) fn deadline(&self, limits: &Limits) -> Instant {
         let idle = self.idle_deadline(limits);
-        if self.phase == Phase::Receiving { idle.min(self.shield.deadline()) } else { idle }
+        // What is still being written has come: a slow disk is not a silent client.
+        if self.phase == Phase::Receiving && self.pending.is_empty() {
+            idle.min(self.shield.deadline())
+        } else {
+            idle
+        }
     }
 
     /// When it is over if nothing comes.

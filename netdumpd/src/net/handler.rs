@@ -1,7 +1,8 @@
 //! The handler script's helper: a process of its own that runs the scripts.
 //!
 //! The server locks itself down and can start no program afterwards; the
-//! helper was started before. They speak over two pipes, one JSON object a line.
+//! helper was started before. They speak over two pipes, one JSON object a line;
+//! the first thing it says is that it can work.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::IpAddr;
@@ -23,6 +24,9 @@ use crate::store::DumpPaths;
 /// Between two looks at running scripts.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// How long a helper may take until it can work.
+const READY_S: i64 = 60;
+
 /// Looks after a helper that was told to end.
 const GONE_LOOKS: u32 = 100;
 
@@ -32,6 +36,14 @@ enum Request {
     Run(Job),
     /// Ends all scripts.
     Stop,
+}
+
+/// What the helper says.
+#[derive(Serialize, Deserialize)]
+enum Answer {
+    /// The first thing: requests will be served.
+    Ready,
+    Ended(Ended),
 }
 
 /// How a script ended.
@@ -47,7 +59,7 @@ pub(super) struct Ended {
 pub struct Handler {
     child: Child,
     requests: Option<ChildStdin>,
-    answers: Option<ChildStdout>,
+    answers: Option<BufReader<ChildStdout>>,
     ended: Option<Receiver<Ended>>,
     /// Scripts that were asked for and have not ended.
     busy: usize,
@@ -55,13 +67,19 @@ pub struct Handler {
 }
 
 impl Handler {
-    /// Starts the helper: `command` is a program that calls [`HandlerHelper::run`].
+    /// Starts the helper, and waits until it can work: `command` is a program
+    /// that calls [`HandlerHelper::run`].
     ///
     /// # Errors
-    /// If it cannot be started.
+    /// If it cannot be started, or ends before it could work.
     pub fn start(command: &mut Command) -> io::Result<Self> {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let (requests, answers) = (child.stdin.take(), child.stdout.take());
+        let mut answers = answers.map(BufReader::new);
+        if !answers.as_mut().is_some_and(is_ready) {
+            let _ = child.kill();
+            return Err(io::Error::other(format!("it cannot work ({})", child.wait()?)));
+        }
         if let Some(pipe) = &requests {
             // A helper that does not read must not hold up the server.
             rustix::fs::fcntl_setfl(pipe, rustix::fs::fcntl_getfl(pipe)? | OFlags::NONBLOCK)?;
@@ -76,10 +94,11 @@ impl Handler {
         self.ended = Some(receiver);
         let Some(answers) = self.answers.take() else { return };
         let listen = move || {
-            for line in BufReader::new(answers).lines().map_while(Result::ok) {
+            for line in answers.lines().map_while(Result::ok) {
                 match serde_json::from_str(&line) {
                     // The server may be gone: then nobody wants to know.
-                    Ok(ended) => drop(sender.send(ended)),
+                    Ok(Answer::Ended(ended)) => drop(sender.send(ended)),
+                    Ok(Answer::Ready) => {}
                     Err(error) => tracing::error!("handler helper: {error}"),
                 }
                 let _ = waker.wake();
@@ -175,6 +194,7 @@ impl HandlerHelper {
                 }
             }
         })?;
+        say(&Answer::Ready);
         let clock = Clock::new();
         let mut scripts = Scripts::new(self.script, &self.dir, micros(self.limit));
         let mut server_is_there = true;
@@ -189,12 +209,27 @@ impl HandlerHelper {
                 }
             }
             for ended in scripts.poll(clock.now()) {
-                let Ok(mut line) = serde_json::to_vec(&ended) else { continue };
-                line.push(b'\n');
-                let mut output = io::stdout().lock();
-                let _ = output.write_all(&line).and_then(|()| output.flush());
+                say(&Answer::Ended(ended));
             }
         }
         Ok(())
     }
+}
+
+/// Whether the helper says so, within a generous time.
+fn is_ready(answers: &mut BufReader<ChildStdout>) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let limit = Timespec { tv_sec: READY_S, tv_nsec: 0 };
+    let mut line = String::new();
+    poll(&mut [PollFd::new(answers.get_ref(), PollFlags::IN)], Some(&limit)).is_ok_and(|n| n > 0)
+        && answers.read_line(&mut line).is_ok()
+        && matches!(serde_json::from_str(&line), Ok(Answer::Ready))
+}
+
+/// To the server, which may be gone.
+fn say(answer: &Answer) {
+    let Ok(mut line) = serde_json::to_vec(answer) else { return };
+    line.push(b'\n');
+    let mut output = io::stdout().lock();
+    let _ = output.write_all(&line).and_then(|()| output.flush());
 }

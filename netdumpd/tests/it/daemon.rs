@@ -76,12 +76,11 @@ impl Drop for Daemon {
 
 /// Runs it to its end, which is to come soon.
 pub(crate) fn run(args: &[&str]) -> Output {
-    let mut child = Command::new(PROGRAM)
-        .args(args)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    run_command(Command::new(PROGRAM).args(args))
+}
+
+pub(crate) fn run_command(command: &mut Command) -> Output {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     for _ in 0..3000 {
         if child.try_wait().unwrap().is_some() {
             return child.wait_with_output().unwrap();
@@ -89,7 +88,7 @@ pub(crate) fn run(args: &[&str]) -> Output {
         std::thread::sleep(Duration::from_millis(10));
     }
     child.kill().unwrap();
-    panic!("{args:?} does not end");
+    panic!("{command:?} does not end");
 }
 
 pub(crate) fn executable(path: &Path, text: &str) {
@@ -135,6 +134,22 @@ fn a_dump_with_a_hole_ends_with_status_3() {
         (&"incomplete".into(), &1.into())
     );
     assert_eq!(daemon.exit_code(), Some(3));
+}
+
+#[test]
+fn a_dump_that_cannot_be_stored_ends_with_status_4() {
+    let dir = tempfile::tempdir().unwrap();
+    let more = ["--once", "--linger", "0", "--max-total-size", "300K"];
+    let mut daemon = Daemon::start(dir.path(), &more);
+    let mut client = StockClient::new("127.0.0.1");
+    client.herald(daemon.address, b"");
+    let record = dir.path().join("info.127.0.0.1.0.json");
+    let is_over = || std::fs::read_to_string(&record).is_ok_and(|it| it.contains("\"failed\""));
+    let acked = client.dump_until(&pattern(1 << 20), is_over);
+    assert!(acked <= 300 << 10, "{acked} bytes were acked");
+    let finished = daemon.event("finished");
+    assert_eq!((&finished["result"], &finished["end"]), (&"failed".into(), &"store_failed".into()));
+    assert_eq!(daemon.exit_code(), Some(4));
 }
 
 #[test]

@@ -58,6 +58,61 @@ fn the_same_options_everywhere() {
     }
 }
 
+/// Of each option: its names with the name of its value, and its default.
+fn help_rows() -> Vec<(String, Option<String>)> {
+    let help = output(&["--help"]);
+    let (_, listed) = help.split_once("Options:").unwrap();
+    let (listed, _) = listed.split_once("Exit status:").unwrap();
+    let mut rows: Vec<(String, String)> = Vec::new();
+    for line in listed.lines().map(str::trim) {
+        match rows.last_mut() {
+            _ if line.starts_with('-') && !line.starts_with("- ") => {
+                rows.push((line.replace(['<', '>'], ""), String::new()))
+            }
+            Some((_, text)) => *text += &format!("{line} "),
+            None => {}
+        }
+    }
+    let default = |text: &str| {
+        let (_, rest) = text.split_once("[default: ")?;
+        Some(rest.split([']', ',']).next()?.to_owned())
+    };
+    rows.into_iter().map(|(names, text)| (names, default(&text))).collect()
+}
+
+/// Without the features there are fewer options than the README has.
+#[cfg(feature = "metrics")]
+#[test]
+fn the_same_values_and_defaults_everywhere() {
+    let readme = readme();
+    let rows: Vec<Vec<_>> = readme
+        .lines()
+        .filter(|line| line.starts_with("| `-"))
+        .map(|line| line.split('|').map(str::trim).collect())
+        .collect();
+    let man = output(&["generate", "man"]).replace("\\-", "-").replace("\\fR", "");
+    let man = man.replace("\\fB", "").replace("\\fI", "").replace(['<', '>', '\\'], "");
+    let mut compared = 0;
+    for (names, default) in help_rows() {
+        if names.contains("--help") || names.contains("--version") {
+            continue;
+        }
+        let row = rows.iter().find(|row| row[1].replace('`', "") == names);
+        let row = row.unwrap_or_else(|| panic!("{names:?} is not in the README's table"));
+        let is_it = |line: &str| {
+            line.strip_prefix(&*names).is_some_and(|rest| rest.is_empty() || rest.starts_with(" ["))
+        };
+        assert!(man.lines().any(is_it), "{names:?} is not in the man page: {man}");
+        if let Some(default) = default {
+            let told = row[3].split([';', ' ']).next().unwrap().replace('`', "");
+            assert_eq!(told, default, "the default of {names} in the README");
+            assert!(man.contains(&format!("default: {default}")), "{names}: {default}: {man}");
+            compared += 1;
+        }
+    }
+    assert!(compared > 12, "{compared} defaults");
+}
+
 #[test]
 fn the_same_exit_statuses_everywhere() {
     let one_line = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::crowd::status;
-use crate::daemon::{Daemon, PROGRAM, executable, run};
+use crate::daemon::{Daemon, PROGRAM, executable, run, run_command};
 use crate::stock_client::StockClient;
 use crate::support::{pattern, skip};
 
@@ -77,7 +77,11 @@ fn as_another_user() {
     let said = dir.path().join("said");
     let script = dir.path().join("handler");
     executable(&script, &format!("#!/bin/sh\nid -u > {}\n", said.display()));
-    let more = ["--user", "nobody", "-i", script.to_str().unwrap()];
+    // A configuration that the user cannot read.
+    let config = dir.path().join("netdumpd.toml");
+    std::fs::write(&config, format!("script = '{}'\n", script.display())).unwrap();
+    std::fs::set_permissions(&config, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let more = ["--user", "nobody", "--config", config.to_str().unwrap()];
     // The handler's helper starts the program again, as that user: it has to be where he can go.
     let program = dir.path().join("netdumpd");
     std::fs::copy(PROGRAM, &program).unwrap();
@@ -89,6 +93,19 @@ fn as_another_user() {
     let process = PathBuf::from(format!("/proc/{}", daemon.child.id()));
     assert_eq!(status(&process, "Uid:"), u64::from(nobody));
     assert_eq!(std::fs::metadata(dir.path().join("vmcore.127.0.0.1.0")).unwrap().uid(), nobody);
+    drop(daemon);
+
+    // A script that the user cannot run is told before the first dump, not after.
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let at = dir.path().to_str().unwrap();
+    let mut refused = Command::new(&program);
+    refused.args(["-D", "-a", "127.0.0.1", "--port", "0", "-d", at]).args(more);
+    let refused = run_command(&mut refused);
+    let complaint = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{complaint}");
+    for part in ["cannot run the script", script.to_str().unwrap(), "handler helper"] {
+        assert!(complaint.contains(part), "{part}: {complaint}");
+    }
 }
 
 #[test]

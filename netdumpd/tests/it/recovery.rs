@@ -15,6 +15,8 @@ use crate::support::{Rig, dump_header, message, message_with, pattern};
 
 const CLIENT: &str = "10.99.0.1:20024";
 const JOURNALS: &str = ".netdumpd";
+/// Where a journal has the number of the machine's start.
+const BOOT_AT: usize = 64;
 
 fn store(dir: &Path) -> FileStore {
     let config = StoreConfig {
@@ -184,7 +186,6 @@ fn files_that_are_gone_are_no_obstacle() {
 
 #[test]
 fn after_a_loss_of_power_the_record_says_that_it_may_be_wrong() {
-    const BOOT_AT: usize = 64;
     let dir = tempfile::tempdir().unwrap();
     let mut rig = rig(dir.path());
     rig.datagram(Socket::Herald, CLIENT, &message(HERALD, 1, 0, b""));
@@ -201,6 +202,25 @@ fn after_a_loss_of_power_the_record_says_that_it_may_be_wrong() {
     let found = store(dir.path()).recover();
     let record = found[0].record.as_ref().unwrap();
     assert!(record.notes.contains(&Note::MachineRestarted));
+}
+
+/// The server that is locked down cannot read which start of the machine this
+/// is: it has to have done so before.
+#[test]
+fn the_journal_of_the_real_server_knows_the_start_of_the_machine() {
+    let Ok(boot) = std::fs::read("/proc/sys/kernel/random/boot_id") else {
+        return crate::support::skip(
+            "the start of the machine",
+            "this system has no number for it",
+        );
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = crate::daemon::Daemon::start(dir.path(), &[]);
+    let mut client = crate::stock_client::StockClient::new("127.0.0.1");
+    client.herald(daemon.address, b"");
+    let journal = std::fs::read_dir(dir.path().join(JOURNALS)).unwrap().next().unwrap().unwrap();
+    let content = std::fs::read(journal.path()).unwrap();
+    assert!(content[BOOT_AT..].starts_with(boot.trim_ascii_end()));
 }
 
 #[test]

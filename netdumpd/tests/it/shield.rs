@@ -1,8 +1,9 @@
 //! The shield for stock clients: a faithful model of one, with the shield and without.
 #![allow(clippy::single_range_in_vec_init, reason = "lists of one range are meant")]
 
+use debugnet_core::time::Instant;
 use debugnet_core::wire::debugnet::{EKCD_KEY, FINISHED, HERALD, KDH, VMCORE, herald_word};
-use netdumpd::core::{Core, Limits, Note, Socket, State, Verdict};
+use netdumpd::core::{Action, Core, Limits, Note, Socket, State, Verdict};
 use netdumpd::store::MemStore;
 use proptest::prelude::*;
 
@@ -405,4 +406,41 @@ fn keys_and_images_do_not_mix() {
     assert_eq!(client.record().holes.count, 0);
     assert_eq!(client.rounds, 0);
     assert!(client.image() == pattern(LEN));
+}
+
+/// While what has come waits for the disk, the client is not the one who is silent.
+#[test]
+fn a_slow_disk_is_no_silent_client() {
+    let mut core = Core::new(Limits::default());
+    let (client, local) = ("10.99.0.1:20024".parse().unwrap(), "10.99.0.2".parse().unwrap());
+    let mut now = Instant::from_micros(1);
+    core.handle_datagram(now, Socket::Herald, client, local, &message(HERALD, 1, 0, b""));
+    let Some(Action::Bind { session, .. }) = core.poll_action() else { panic!("a socket") };
+    core.bound(now, session, Ok(()));
+    assert!(matches!(core.poll_action(), Some(Action::Open { .. })));
+    core.opened(now, session, Ok(()));
+    let acks = |core: &mut Core| -> Vec<u32> {
+        std::iter::from_fn(|| core.poll_action())
+            .filter_map(|action| match action {
+                Action::Reply { ack, .. } => Some(ack.seqno.get()),
+                _ => None,
+            })
+            .collect()
+    };
+    assert_eq!(acks(&mut core), [1]);
+    for n in 0..2u32 {
+        let data = message(VMCORE, 2 + n, u64::from(n) * 1448, &[7; 1448]);
+        core.handle_datagram(now, Socket::Session(session), client, local, &data);
+    }
+    core.written(now, session, 2, Ok(()));
+    assert!(acks(&mut core).is_empty(), "withheld: its partner may be missing");
+    now = now.after(5_000_000);
+    core.handle_timeout(now);
+    assert!(acks(&mut core).is_empty(), "the other has come, and is not yet written");
+    core.written(now, session, 3, Ok(()));
+    assert!(acks(&mut core).is_empty());
+    let until = core.poll_timeout().unwrap();
+    assert!(until <= now.after(1_000_000), "from now on silence counts");
+    core.handle_timeout(until);
+    assert_eq!(acks(&mut core), [2, 3]);
 }

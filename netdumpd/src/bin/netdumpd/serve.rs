@@ -2,7 +2,8 @@
 //! when the rights to open more are given up.
 
 use std::io::IsTerminal;
-use std::process::{Command, ExitCode, Stdio};
+use std::path::Path;
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -54,7 +55,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(name) = &args.user {
         user::become_user(name, &dump_dir)?;
     }
-    let handler = script.map(|_| start_helper()).transpose()?;
+    let handler = script.map(|script| start_helper(args, &script, &dump_dir)).transpose()?;
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot take signals")?;
     let parting = args.daemon_child.then(Parting::prepare).transpose()?;
     if args.daemon_child {
@@ -117,20 +118,22 @@ pub(crate) fn run_helper(args: &Args) -> Result<ExitCode> {
     }
     let script = args.script()?.context("no script (-i)")?;
     let helper = HandlerHelper { script, dir: args.dump_dir()?, limit: args.script_limit() };
+    // A complaint reached whoever started the server; from here on there is none.
+    let nowhere = std::fs::File::options().write(true).open("/dev/null");
+    rustix::stdio::dup2_stderr(nowhere.context("cannot open /dev/null")?)?;
     helper.run().context("cannot run the handler script")?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn start_helper() -> Result<Handler> {
+/// It gets what it needs by its command line: who is to run the script may not
+/// be who can read the configuration.
+fn start_helper(args: &Args, script: &Path, dump_dir: &Path) -> Result<Handler> {
     use std::os::unix::process::CommandExt;
     let program = std::env::current_exe().context("cannot find this program")?;
     let mut command = Command::new(program);
-    command
-        .arg("--handler-helper")
-        .args(std::env::args_os().skip(1).filter(|arg| arg != "--daemon-child"))
-        .env_clear()
-        .stderr(Stdio::null())
-        .process_group(0);
+    command.arg("--handler-helper").arg("-i").arg(script).arg("-d").arg(dump_dir);
+    command.arg("--script-limit").arg(args.script_limit().as_secs().to_string());
+    command.env_clear().process_group(0);
     Handler::start(&mut command).context("cannot start the handler helper")
 }
 
