@@ -7,8 +7,10 @@
 //! - [`ram`], [`nic`]: the machine that dies: its memory and a DMA engine;
 //! - [`host`], [`server`]: the far end, with smoltcp as the judge of frames;
 //! - [`models`]: the stock server's limits and the stock client;
+//! - [`fuzz`]: what the fuzz targets of the protocol run;
 //! - [`world`]: all of it in virtual time, under the real dump loop.
 
+pub mod fuzz;
 pub mod host;
 pub mod link;
 pub mod models;
