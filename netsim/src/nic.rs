@@ -206,6 +206,11 @@ impl Device {
         if self.link_up { self.kicked } else { 0 }
     }
 
+    /// Frames that the CPU has handed over since it was made.
+    pub fn queued_ever(&self) -> u64 {
+        self.last.0
+    }
+
     /// Whether the CPU has a frame to fetch.
     pub fn has_received(&self) -> bool {
         !self.rx.is_empty()

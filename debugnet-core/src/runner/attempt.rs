@@ -17,6 +17,8 @@ use crate::wire::debugnet;
 
 /// Frames handled each way, and pieces queued, in one step.
 pub(super) const BATCH: usize = 64;
+/// Bytes of the image that a transform may have taken in before a step makes no further message of it.
+const TRANSFORM_STEP_LEN: u64 = 256 << 10;
 /// When to look again while the device or a cell is waited for.
 const DEVICE_WAIT_US: u64 = 50;
 /// Longest take-over.
@@ -352,7 +354,12 @@ impl Dump<'_, '_> {
             payload_len: self.config.payload_len(caps.ip_mtu),
             nonce: self.nonce,
         };
+        let begun_at = self.dumper.stream.bytes_read;
         for _ in 0..BATCH {
+            // A compressor may swallow a thousand times what it fills a cell with.
+            if self.dumper.stream.bytes_read.wrapping_sub(begun_at) > TRANSFORM_STEP_LEN {
+                break;
+            }
             // Enough is queued for this step and the next.
             if room.session.queued() > 2 * BATCH {
                 return Ok(Fill::Waiting);
