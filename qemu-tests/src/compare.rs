@@ -17,6 +17,8 @@ use crate::qmp::TruthFile;
 
 /// Largest volatile section in bytes.
 pub const VOLATILE_MAX: u64 = 1 << 20;
+/// Most of what may change besides.
+const CHANGING_MAX: u64 = 64 << 10;
 const PAGE: u64 = 4096;
 /// RAM that a machine may keep from its guest: the legacy hole below 1 MiB and
 /// the firmware's tables.
@@ -32,6 +34,8 @@ pub struct Layout {
     pub volatile: Range<u64>,
     /// What must not be in the image; empty if all RAM is.
     pub redacted: Range<u64>,
+    /// What a CPU writes all the time; empty if there is none.
+    pub changing: Range<u64>,
 }
 
 /// Why a layout cannot be believed.
@@ -52,7 +56,7 @@ pub enum LayoutError {
     #[error("the range {:#x}..{:#x} that is kept out of the image is not a page of RAM", .0.start, .0.end)]
     Redacted(Range<u64>),
     /// The volatile section is too large, not made of pages, or not in RAM.
-    #[error("the volatile section {:#x}..{:#x} is not a run of at most 1 MiB of whole pages in RAM", .0.start, .0.end)]
+    #[error("the changing range or volatile section {:#x}..{:#x} is not a run of at most 1 MiB of whole pages in RAM", .0.start, .0.end)]
     Volatile(Range<u64>),
 }
 
@@ -75,6 +79,11 @@ impl Layout {
         let whole = start % PAGE == 0 && end % PAGE == 0;
         if start >= end || end - start > VOLATILE_MAX || !whole || !in_ram {
             return Err(LayoutError::Volatile(self.volatile.clone()));
+        }
+        let Range { start, end } = self.changing;
+        let in_ram = self.ram.iter().any(|range| range.start <= start && end <= range.end);
+        if start != end && (start > end || end - start > CHANGING_MAX || !in_ram) {
+            return Err(LayoutError::Volatile(self.changing.clone()));
         }
         let Range { start, end } = self.redacted;
         let is_page = start % PAGE == 0 && end == start + PAGE;
@@ -209,22 +218,26 @@ pub fn offset_of(vmcore: &Path, image: Image, layout: &Layout, address: u64) -> 
 /// A part of RAM that is judged alike.
 struct Part {
     range: Range<u64>,
-    /// The crash path writes to it: it must be in the file, whatever it holds.
+    /// The crash path or another CPU writes to it: it must be in the file, whatever it holds.
     is_volatile: bool,
 }
 
 /// A RAM range, cut where the judgement changes, without what is redacted.
 fn parts(ram: &Range<u64>, layout: &Layout) -> Vec<Part> {
-    let Layout { volatile, redacted, .. } = layout;
+    let Layout { volatile, redacted, changing, .. } = layout;
     let mut borders = vec![ram.start, ram.end];
     borders.extend([volatile.start, volatile.end, redacted.start, redacted.end]);
+    borders.extend([changing.start, changing.end]);
     borders.retain(|border| (ram.start..=ram.end).contains(border));
     borders.sort_unstable();
     borders.dedup();
     let parts = borders.windows(2).map(|pair| pair[0]..pair[1]);
     parts
         .filter(|part| !redacted.contains(&part.start))
-        .map(|range| Part { is_volatile: volatile.contains(&range.start), range })
+        .map(|range| Part {
+            is_volatile: volatile.contains(&range.start) || changing.contains(&range.start),
+            range,
+        })
         .collect()
 }
 

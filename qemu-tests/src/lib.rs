@@ -12,6 +12,7 @@
 //! Nothing here uses our own encoders: frames are read and written by
 //! `smoltcp::wire`, the truth is QEMU's.
 
+pub mod attack;
 pub mod board;
 pub mod capture;
 pub mod compare;
@@ -21,6 +22,7 @@ pub mod far_end;
 pub mod fault_log;
 pub mod frame;
 pub mod gateway;
+pub mod hostile;
 pub mod live;
 pub mod matrix;
 pub mod process;

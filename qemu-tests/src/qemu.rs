@@ -48,6 +48,9 @@ fn device_of(nic: &str) -> &str {
     }
 }
 
+/// What the NIC is called in QEMU's monitor.
+pub const NIC_ID: &str = "nic0";
+
 /// Ways of dying.
 pub const CRASHES: &[&str] = &["null", "panic", "stack", "driver-lock"];
 /// Where the kernel's virtual addresses are: equal to the physical ones, or in the top 2 GiB. Each
@@ -99,6 +102,8 @@ pub struct Machine {
     pub append: String,
     /// More properties of QEMU's device, as in `packed=on,mq=on`.
     pub properties: String,
+    /// More arguments for QEMU.
+    pub arguments: Vec<String>,
 }
 
 impl Default for Machine {
@@ -119,6 +124,7 @@ impl Default for Machine {
             seed: 1,
             append: String::new(),
             properties: String::new(),
+            arguments: Vec::new(),
         }
     }
 }
@@ -169,7 +175,7 @@ impl Machine {
             _ => "",
         };
         let mut arguments = Vec::new();
-        let mut device = format!("{name},netdev=net0,mac={MAC}{more}");
+        let mut device = format!("{name},id={NIC_ID},netdev=net0,mac={MAC}{more}");
         if name == MMIO_NIC {
             let legacy = if self.nic == MMIO_NIC_LEGACY { "on" } else { "off" };
             arguments.extend(["-global".into(), format!("virtio-mmio.force-legacy={legacy}")]);
@@ -268,7 +274,7 @@ impl Qemu {
             command.arg("-object");
             command.arg(format!("filter-dump,id=dump0,netdev=net0,file={}", option(file)?));
         }
-        command.args(machine.device());
+        command.args(&machine.arguments).args(machine.device());
         if let Some(log) = &paths.fault_log {
             command.args(["-d", "int", "-D"]).arg(log);
         }

@@ -72,6 +72,24 @@ impl Monitor {
         self.execute(&qmp::set_link { name: name.to_owned(), up })
     }
 
+    /// Asks the guest to let go of the device called `id`.
+    ///
+    /// # Errors
+    /// What QEMU says, or the socket.
+    pub fn unplug(&mut self, id: &str) -> io::Result<()> {
+        self.execute(&qmp::device_del { id: id.to_owned() })
+    }
+
+    /// A command of the monitor for people, and its answer.
+    ///
+    /// # Errors
+    /// What QEMU says, or the socket.
+    pub fn human(&mut self, command: &str) -> io::Result<String> {
+        let command =
+            qmp::human_monitor_command { command_line: command.to_owned(), cpu_index: None };
+        self.inner.execute(&command).map_err(io::Error::from)
+    }
+
     /// Ends QEMU.
     ///
     /// # Errors

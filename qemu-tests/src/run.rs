@@ -8,6 +8,7 @@ use std::{fs, io};
 use netsim::link::LinkConfig;
 use serde_json::Value;
 
+use crate::attack::{Attack, Attacker};
 use crate::compare::{Image, Layout, LayoutError, Verdict, break_byte, compare, offset_of};
 use crate::contents::{leak, used_bytes};
 use crate::far_end::Network;
@@ -53,6 +54,10 @@ pub struct RunConfig {
     pub break_at: Option<u64>,
     /// Kill the server when this share of the guest's RAM has been sent, 0 to 1.
     pub kill_server_at: Option<f64>,
+    /// What is done to the NIC in the middle of the dump.
+    pub attack: Option<Attack>,
+    /// Whether the guest may say that some RAM changes during the dump.
+    pub may_change: bool,
     /// Have QEMU write down the registers of every exception.
     pub log_faults: bool,
     /// Limit for the whole run.
@@ -80,6 +85,8 @@ impl RunConfig {
             keep_truth: false,
             break_at: None,
             kill_server_at: None,
+            attack: None,
+            may_change: false,
             log_faults: false,
             time_limit: time_limit(&machine),
             machine,
@@ -281,7 +288,15 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
     let qemu =
         Qemu::start(&config.qemu, &config.machine, &config.network, namespace.as_ref(), paths)
             .map_err(doing("starting QEMU"))?;
-    let mut guest = Guest { qemu, end, monitor_path, monitor: None, link_is_up: true, bench: None };
+    let mut guest = Guest {
+        qemu,
+        end,
+        monitor_path,
+        monitor: None,
+        link_is_up: true,
+        bench: None,
+        attacker: None,
+    };
     let (ready, layout) = guest.boot(config.machine.memory_len())?;
     let Machine { image, redact, .. } = &config.machine;
     if ready.image != *image || layout.redacted.is_empty() == *redact {
@@ -290,18 +305,26 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
             format!("asked for image={image} and redact={redact}, got {got} without {kept:x?}");
         return Err(guest.error(what));
     }
+    if layout.changing.is_empty() == config.may_change {
+        return Err(guest.error(format!("{:x?} is said to change", layout.changing)));
+    }
     let crash = guest.crash()?;
     guest.mend_link()?;
     let total = layout.ram_len();
     let kill_at = config.kill_server_at.map_or(u64::MAX, |share| (total as f64 * share) as u64);
     let mut is_killed = false;
+    guest.attacker = config.attack.map(|attack| Attacker::new(attack, total));
     let outcome = guest.outcome(&mut || {
         let sent = gateway.stats().traffic.data_bytes;
         progress(Progress::Dumping { sent, total });
         if sent >= kill_at && !std::mem::replace(&mut is_killed, true) {
             server.kill();
         }
+        sent
     })?;
+    if guest.attacker.is_some_and(|attacker| !attacker.is_done()) {
+        return Err(guest.error("the dump was over before it was attacked".into()));
+    }
 
     progress(Progress::Closing);
     let gave_up = matches!(outcome.result, OutcomeKind::Failed | OutcomeKind::Nested);
@@ -337,7 +360,7 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
     let leak_at = judged.map(|vmcore| leak(vmcore, &layout.redacted, &truth)).transpose();
     let leak_at = leak_at.map_err(doing("looking for what was kept out"))?.flatten();
     let used_bytes = used_bytes(&truth).map_err(doing("counting pages in use"))?;
-    if is_killed {
+    if is_killed || gave_up && vmcore.is_none() {
         vmcore = left_behind(&out).map_err(doing("looking for what the server left"))?;
     }
     let keep = config.keep_truth || !verdict.as_ref().is_some_and(Verdict::is_identical);
@@ -418,6 +441,7 @@ struct Guest {
     monitor: Option<Monitor>,
     link_is_up: bool,
     bench: Option<Bench>,
+    attacker: Option<Attacker>,
 }
 
 impl Guest {
@@ -445,12 +469,13 @@ impl Guest {
     }
 
     fn boot(&mut self, memory_len: u64) -> Result<(Ready, Layout), RunError> {
-        match self.next("boot", &mut || {})? {
+        match self.next("boot", &mut || 0)? {
             Line::Ready(ready) => {
                 let layout = Layout {
                     ram: ready.ram_ranges(),
                     volatile: ready.volatile_range(),
                     redacted: ready.redacted_range(),
+                    changing: ready.changing_range(),
                 };
                 layout.check(memory_len)?;
                 Ok((ready, layout))
@@ -460,13 +485,13 @@ impl Guest {
     }
 
     fn crash(&mut self) -> Result<Value, RunError> {
-        match self.next("die", &mut || {})? {
+        match self.next("die", &mut || 0)? {
             Line::Crash(crash) => Ok(crash),
             other => Err(self.unexpected("GUEST-CRASH", &other)),
         }
     }
 
-    fn outcome(&mut self, tick: &mut dyn FnMut()) -> Result<Outcome, RunError> {
+    fn outcome(&mut self, tick: &mut dyn FnMut() -> u64) -> Result<Outcome, RunError> {
         match self.next("finish its dump", tick)? {
             Line::Outcome(outcome) => Ok(outcome),
             other => Err(self.unexpected("GUEST-OUTCOME", &other)),
@@ -487,10 +512,21 @@ impl Guest {
         Ok(truth)
     }
 
-    /// The next tagged line.
-    fn next(&mut self, goal: &str, tick: &mut dyn FnMut()) -> Result<Line, RunError> {
+    /// Strikes if it is time to, when `sent` bytes of the image were sent.
+    fn attack(&mut self, sent: u64) -> Result<(), RunError> {
+        let Some(mut attacker) = self.attacker.filter(|attacker| attacker.is_due(sent)) else {
+            return Ok(());
+        };
+        attacker.strike(self.monitor()?).map_err(doing("attacking the NIC"))?;
+        self.attacker = Some(attacker);
+        Ok(())
+    }
+
+    /// The next tagged line; `tick` tells how many bytes of the image were sent.
+    fn next(&mut self, goal: &str, tick: &mut dyn FnMut() -> u64) -> Result<Line, RunError> {
         loop {
-            tick();
+            let sent = tick();
+            self.attack(sent)?;
             if Instant::now() >= self.end {
                 return Err(self.error(format!("the guest did not {goal} in time")));
             }

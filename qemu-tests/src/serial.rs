@@ -29,6 +29,9 @@ pub struct Ready {
     /// RAM that the image does not hold, empty if there is none.
     #[serde(default)]
     pub redacted: (u64, u64),
+    /// RAM that changes during the dump, empty if there is none.
+    #[serde(default)]
+    pub changing: (u64, u64),
     /// Anything else.
     #[serde(flatten)]
     pub more: Map<String, Value>,
@@ -43,6 +46,11 @@ impl Ready {
     /// What is kept out of the image.
     pub fn redacted_range(&self) -> Range<u64> {
         self.redacted.0..self.redacted.1
+    }
+
+    /// What changes during the dump.
+    pub fn changing_range(&self) -> Range<u64> {
+        self.changing.0..self.changing.1
     }
 
     /// The RAM ranges.

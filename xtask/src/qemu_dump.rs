@@ -116,8 +116,7 @@ fn machine(args: &Args) -> Result<(Machine, &'static Board)> {
         crash: args.crash.clone(),
         slots: args.slots,
         seed: args.seed,
-        append: String::new(),
-        properties: String::new(),
+        ..Machine::default()
     };
     board.check(&machine)?;
     Ok((machine, board))

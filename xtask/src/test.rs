@@ -297,7 +297,7 @@ impl Programs {
             return fs::remove_dir_all(&out).context("removing the files of a refused boot");
         };
         judges.dump(case, guest, report)?;
-        if let Some(capture) = Case::capture(report).filter(|_| judges.tshark) {
+        if let Some(capture) = case.capture(report).filter(|_| judges.tshark) {
             tshark::judge(capture, report.outcome.acked_bytes)?;
         }
         fs::remove_dir_all(&out).context("removing the files of a run that passed")

@@ -7,6 +7,7 @@
 use core::fmt::{self, Write};
 use core::net::Ipv4Addr;
 
+use debugnet_core::progress::Stage;
 use debugnet_core::{Config, ConfigError};
 use heapless::String;
 
@@ -36,6 +37,8 @@ pub struct Options {
     pub slots: usize,
     /// `nested=`: fault again at this observer event of the dump, from 1. Default never.
     pub nested: Option<u32>,
+    /// `nested-in=`: the same, as a stage of the dump begins. Default never.
+    pub nested_in: NestedIn,
     /// `seed=`: seed of the pattern in RAM. Default 1.
     pub seed: u64,
     /// `fill=`: fill only so many MiB of free RAM. Default all.
@@ -46,6 +49,10 @@ pub struct Options {
     pub redact: bool,
     /// `cpus=`: how many CPUs to use, 1 or 2. Default 1.
     pub cpus: u32,
+    /// `second=`: what the second CPU does, and whether it is stopped at the death. Default `idle`.
+    pub second: Second,
+    /// `clock=`: what the clock does in the middle of the dump. Default `steady`.
+    pub clock: ClockFate,
     /// `busy=`: frames that the live kernel sends before it dies. Default 200.
     pub busy: u64,
     /// `left=`: what state the device is left in.
@@ -89,11 +96,14 @@ impl Default for Options {
             client: Ipv4Addr::new(10, 0, 2, 15),
             slots: SLOTS_MAX,
             nested: None,
+            nested_in: NestedIn::Never,
             seed: 1,
             fill_mib: None,
             image: ImageKind::Elf,
             redact: false,
             cpus: 1,
+            second: Second::Idle,
+            clock: ClockFate::Steady,
             busy: 200,
             left: Left::default(),
             link: LinkFate::Up,
@@ -167,6 +177,68 @@ pub enum LinkFate {
 impl LinkFate {
     const NAMES: &[(&str, Self)] =
         &[("up", Self::Up), ("bounce", Self::Bounce), ("down", Self::Down)];
+}
+
+/// When the kernel dies once more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NestedIn {
+    /// It does not.
+    Never,
+    /// As this stage of the dump begins.
+    Stage(Stage),
+    /// When half of the image is acknowledged.
+    Half,
+}
+
+impl NestedIn {
+    const NAMES: &[(&str, Self)] = &[
+        ("take-over", Self::Stage(Stage::TakeOver)),
+        ("link", Self::Stage(Stage::Link)),
+        ("resolve", Self::Stage(Stage::Resolve)),
+        ("herald", Self::Stage(Stage::Herald)),
+        ("data", Self::Stage(Stage::Data)),
+        ("half", Self::Half),
+        ("header", Self::Stage(Stage::Header)),
+        ("finish", Self::Stage(Stage::Finish)),
+    ];
+}
+
+/// What the second CPU does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Second {
+    /// It waits for work, and stops when the first one dies.
+    Idle,
+    /// It writes to memory without end, and nobody stops it.
+    Writes,
+}
+
+impl Second {
+    const NAMES: &[(&str, Self)] = &[("idle", Self::Idle), ("writes", Self::Writes)];
+}
+
+/// What the clock does once half of the image is acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClockFate {
+    /// It goes on.
+    Steady,
+    /// It stands still from then on.
+    Stop,
+    /// It goes ahead by ten seconds at once.
+    Jump,
+    /// It goes back by ten seconds at once.
+    Back,
+    /// It goes ahead by two hours at once.
+    Late,
+}
+
+impl ClockFate {
+    const NAMES: &[(&str, Self)] = &[
+        ("steady", Self::Steady),
+        ("stop", Self::Stop),
+        ("jump", Self::Jump),
+        ("back", Self::Back),
+        ("late", Self::Late),
+    ];
 }
 
 /// Which NIC to use.
@@ -330,11 +402,22 @@ impl Options {
                 let event = number(value, 1, u64::from(u32::MAX));
                 self.nested = Some(event.ok_or(bad("an event number from 1"))? as u32);
             }
+            "nested-in" => {
+                self.nested_in = named(NestedIn::NAMES, value)
+                    .ok_or(bad("take-over, link, resolve, herald, data, half, header or finish"))?;
+            }
             "seed" => self.seed = number(value, 0, u64::MAX).ok_or(bad("a number"))?,
             "fill" => {
                 self.fill_mib = Some(number(value, 0, 1 << 20).ok_or(bad("a number of MiB"))?);
             }
             "cpus" => self.cpus = number(value, 1, 2).ok_or(bad("1 or 2"))? as u32,
+            "second" => {
+                self.second = named(Second::NAMES, value).ok_or(bad("idle or writes"))?;
+            }
+            "clock" => {
+                self.clock = named(ClockFate::NAMES, value)
+                    .ok_or(bad("steady, stop, jump, back or late"))?;
+            }
             "image" => {
                 self.image = named(ImageKind::NAMES, value).ok_or(bad("elf, flat or freebsd"))?;
             }
@@ -431,8 +514,8 @@ mod tests {
     fn every_key_is_understood() {
         let options = Options::parse(
             "nic=virtio-net-pci crash=driver-lock mtu=4148 server=192.0.2.1 client=192.0.2.7 \
-             gateway=192.0.2.254 path=var/crash slots=256 nested=7 seed=0x10 fill=48 cpus=2 image=flat redact=1 exit=1 \
-             busy=7 left=msi-x,bus-off link=bounce offload=1 tx-queue=64 rx-queue=16 bench=8 \
+             gateway=192.0.2.254 path=var/crash slots=256 nested=7 nested-in=half seed=0x10 fill=48 cpus=2 image=flat redact=1 exit=1 \
+             second=writes clock=jump busy=7 left=msi-x,bus-off link=bounce offload=1 tx-queue=64 rx-queue=16 bench=8 \
              payload=4000 deadline=60 no-progress=2 link-wait=3 max-transmissions=9 strict=yes \
              zeros=send",
         )
@@ -444,9 +527,12 @@ mod tests {
             client: "192.0.2.7".parse().unwrap(),
             slots: 256,
             nested: Some(7),
+            nested_in: NestedIn::Half,
             seed: 16,
             fill_mib: Some(48),
             cpus: 2,
+            second: Second::Writes,
+            clock: ClockFate::Jump,
             image: ImageKind::Flat,
             redact: true,
             busy: 7,
@@ -518,9 +604,12 @@ mod tests {
             ("slots", "slots=48"),
             ("slots", "slots=2048"),
             ("nested", "nested=0"),
+            ("nested-in", "nested-in=done"),
             ("seed", "seed=-1"),
             ("cpus", "cpus=3"),
             ("image", "image=coff"),
+            ("second", "second=sleeps"),
+            ("clock", "clock=late-again"),
             ("redact", "redact=2"),
             ("exit", "exit=yes"),
             ("left", "left=msi-x,broken"),

@@ -27,6 +27,8 @@ pub struct Ready<'a> {
     pub image: &'a str,
     /// RAM that is kept out of the image, empty if there is none.
     pub redacted: [u64; 2],
+    /// RAM that a CPU writes during the dump, empty if there is none.
+    pub changing: [u64; 2],
     /// Seed of the pattern.
     pub seed: u64,
     /// Frames the live kernel sent that have to arrive, ARP aside.
@@ -115,6 +117,10 @@ pub struct Outcome<'a> {
     pub elapsed_us: u64,
     /// Microseconds from the first data sent to the last data acknowledged.
     pub data_us: u64,
+    /// Bytes of stack that the dump used, from where it was called.
+    pub stack_bytes: u64,
+    /// Longest time between two signs of life, in microseconds.
+    pub watchdog_gap_us: u64,
     /// Whether the NIC confirmed that it is quiet.
     pub nic_stopped: bool,
     /// What the dump was doing last.
@@ -182,6 +188,7 @@ mod tests {
             nic: "1af4:1000",
             image: "elf",
             redacted: [0, 4096],
+            changing: [0, 0],
             seed: u64::MAX,
             live_sent: 3,
             live_received: 2,
@@ -191,7 +198,7 @@ mod tests {
             parsed(&ready),
             json!({"volatile": [2_097_152, 2_621_440],
                    "ram": [[0, 654_336], [1_048_576, 268_304_384]],
-                   "nic": "1af4:1000", "image": "elf", "redacted": [0, 4096], "seed": u64::MAX,
+                   "nic": "1af4:1000", "image": "elf", "redacted": [0, 4096], "changing": [0, 0], "seed": u64::MAX,
                    "live_sent": 3, "live_received": 2, "live_answers": 1})
         );
     }

@@ -12,7 +12,7 @@ const VOLATILE: Range<u64> = 0x20_0000..0x28_0000;
 const MACHINE: u64 = HIGH.end;
 
 fn layout() -> Layout {
-    Layout { ram: vec![LOW, HIGH], volatile: VOLATILE, redacted: 0..0 }
+    Layout { ram: vec![LOW, HIGH], volatile: VOLATILE, redacted: 0..0, changing: 0..0 }
 }
 
 fn pattern(address: u64) -> u8 {

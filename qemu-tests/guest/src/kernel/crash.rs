@@ -3,6 +3,7 @@
 //! Whatever is written from here on lies in the volatile section; the rest of
 //! memory is evidence.
 
+use core::cell::Cell;
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -14,7 +15,7 @@ use debugnet_core::observer::{DumpingLine, Event};
 use debugnet_core::progress::{Progress, Stage};
 use debugnet_core::time::{Clock, Instant};
 use debugnet_core::{Armed, ConfigError, DumpInfo, Io, Observer, Verdict, arm as arm_dump};
-use guest::cmdline::{Death, Options};
+use guest::cmdline::{ClockFate, Death, NestedIn, Options, Second};
 use guest::report;
 use heapless::{String, Vec};
 use nic_hal::{CrashCell, Entry, Identity};
@@ -22,6 +23,7 @@ use nic_hal::{CrashCell, Entry, Identity};
 use super::arch::{self, CoreRegisters, CpuClock, Machine, Registers};
 use super::driver::{Device, Driver};
 use super::image::{Image, ImageError};
+use super::meters::{FatedClock, Paint};
 use super::{panic, report, say, volatile};
 
 /// What the dump needs, set aside at boot.
@@ -34,6 +36,9 @@ struct Kit {
     image: Image,
     how: Death,
     nested: Option<u32>,
+    nested_in: NestedIn,
+    clock_fate: ClockFate,
+    second: Second,
     exit: bool,
     /// The CPU at the death, for whoever looks at the volatile section.
     registers: Option<Registers>,
@@ -116,6 +121,9 @@ pub(super) fn arm(
         image,
         how: options.crash,
         nested: options.nested,
+        nested_in: options.nested_in,
+        clock_fate: options.clock,
+        second: options.second,
         exit: options.exit,
         registers: None,
     };
@@ -143,7 +151,9 @@ pub(super) fn on_fault(registers: &Registers) -> ! {
 /// The first fault: dumps.
 fn die(kit: &'static mut Kit, progress: &'static Progress, registers: &Registers) -> ! {
     kit.registers = Some(*registers);
-    if !arch::park_others(&mut kit.clock) {
+    if kit.second == Second::Writes {
+        say!("guest: the other CPU goes on");
+    } else if !arch::park_others(&mut kit.clock) {
         say!("guest: the other CPU did not stop; its registers are not in the dump");
     }
     let cpus = cpus(registers);
@@ -181,17 +191,34 @@ fn dump(
         key: &[],
     };
     let line = DumpingLine::new(DUMP_BYTES.load(Ordering::Relaxed));
-    let mut observer = Narrator { events: 0, nested: kit.nested, line, in_line: false };
+    let is_half = Cell::new(false);
+    let mut observer = Narrator {
+        events: 0,
+        nested: kit.nested,
+        nested_in: kit.nested_in,
+        line,
+        in_line: false,
+        is_half: &is_half,
+        alive_at: None,
+        gap_us: 0,
+    };
     let Kit { armed, nic, clock, image, .. } = kit;
+    let mut clock =
+        FatedClock { inner: clock, fate: kit.clock_fate, is_half: &is_half, stopped_at: None };
+    let mut stack_bytes = 0;
     let outcome = image.dump(&info, cpus, registers, |source| {
-        let observer = &mut observer;
+        let (clock, observer) = (&mut clock, &mut observer);
         let mut io = Io { clock, source, transform: None, info: &info, observer, progress };
-        match nic {
+        let paint = Paint::new();
+        let outcome = match nic {
             Some(nic) => armed.dump(&mut [nic as &mut dyn Nic], &mut io),
             None => armed.dump(&mut [], &mut io),
-        }
+        };
+        stack_bytes = paint.used();
+        outcome
     });
-    tell(&outcome, kit.nic.as_ref().map_or(0, Driver::doorbells));
+    let doorbells = kit.nic.as_ref().map_or(0, Driver::doorbells);
+    tell(&outcome, doorbells, stack_bytes, observer.gap_us);
     if kit.exit {
         arch::exit(outcome.is_complete());
     }
@@ -275,7 +302,7 @@ fn announce(how: &str, message: &str, registers: &Registers) {
     });
 }
 
-fn tell(outcome: &Outcome, doorbells: u64) {
+fn tell(outcome: &Outcome, doorbells: u64, stack_bytes: u64, watchdog_gap_us: u64) {
     report(&report::Outcome {
         result: match outcome.verdict {
             Verdict::Confirmed => "confirmed",
@@ -297,6 +324,8 @@ fn tell(outcome: &Outcome, doorbells: u64) {
         cells_high_water: outcome.cells_high_water as u64,
         elapsed_us: outcome.elapsed_us,
         data_us: outcome.data_us,
+        stack_bytes,
+        watchdog_gap_us,
         nic_stopped: outcome.nic_stopped,
         stage: stage_name(outcome.stage),
         error: &outcome.failure.map(|failure| failure_text(&failure)).unwrap_or_default(),
@@ -343,18 +372,30 @@ fn hex(value: u64) -> String<18> {
 }
 
 /// Tells the console what happens, and faults where it was told to.
-struct Narrator {
+struct Narrator<'a> {
     events: u32,
     nested: Option<u32>,
+    nested_in: NestedIn,
     line: DumpingLine,
     /// The console is behind a part of that line.
     in_line: bool,
+    /// Half of the image is acknowledged.
+    is_half: &'a Cell<bool>,
+    /// The last sign of life, and the longest time between two.
+    alive_at: Option<Instant>,
+    gap_us: u64,
 }
 
-impl Observer for Narrator {
+impl Observer for Narrator<'_> {
+    fn alive(&mut self, now: Instant) {
+        self.gap_us = self.gap_us.max(now.since_us(self.alive_at.unwrap_or(now)));
+        self.alive_at = Some(now);
+    }
+
     fn event(&mut self, now: Instant, event: &Event) {
         self.events = self.events.saturating_add(1);
-        if let Event::Progress { .. } = event {
+        if let Event::Progress { done, total, .. } = *event {
+            self.is_half.set(done >= total / 2);
             // The console's `write_str` cannot fail.
             let _ = self.line.event(event, &mut arch::Serial);
             self.in_line = true;
@@ -364,7 +405,12 @@ impl Observer for Narrator {
             }
             say!("guest: {:>10} us {event:?}", now.as_micros());
         }
-        if self.nested == Some(self.events) {
+        let is_in = match self.nested_in {
+            NestedIn::Never => false,
+            NestedIn::Stage(stage) => *event == Event::Stage(stage),
+            NestedIn::Half => self.is_half.get(),
+        };
+        if is_in || self.nested == Some(self.events) {
             super::death::die_in_the_dump();
         }
     }

@@ -10,6 +10,7 @@ mod image;
 mod intel;
 mod left;
 mod live;
+mod meters;
 mod panic;
 mod pci;
 #[cfg(target_arch = "x86_64")]
@@ -21,7 +22,7 @@ mod volatile;
 use core::fmt::{self, Write};
 
 use debugnet_core::addr::PhysRange;
-use guest::cmdline::Options;
+use guest::cmdline::{Options, Second};
 use guest::memory::{self, Ranges};
 use guest::report::{Line, Ready};
 use heapless::Vec;
@@ -62,6 +63,10 @@ fn main(mut machine: Machine) -> ! {
     say!("guest: command line `{line}`");
     say!("guest: counter {} Hz, image {:?}", machine.counter_hz, arch::image());
 
+    let changing = match options.second {
+        Second::Writes if options.cpus > 1 => second::write_without_end(),
+        _ => PhysRange::EMPTY,
+    };
     if options.cpus > 1
         && let Err(why) = arch::start_second(&machine)
     {
@@ -79,7 +84,7 @@ fn main(mut machine: Machine) -> ! {
     }
     nic.use_it(&options, &free, &mut arch::cpu_clock(machine.counter_hz));
 
-    ready(&machine.ram, &options, secret, &nic);
+    ready(&machine.ram, &options, secret, changing, &nic);
     nic.leave(&options, &mut arch::cpu_clock(machine.counter_hz));
     death::die(options.crash, &mut nic)
 }
@@ -99,7 +104,13 @@ fn fill(free: &Ranges, options: &Options) {
     say!("guest: filled {} KiB of RAM", filled >> 10);
 }
 
-fn ready(ram: &Ranges, options: &Options, secret: PhysRange, nic: &live::LiveNic) {
+fn ready(
+    ram: &Ranges,
+    options: &Options,
+    secret: PhysRange,
+    changing: PhysRange,
+    nic: &live::LiveNic,
+) {
     let ends = |range: PhysRange| [range.start().0, range.end().0];
     let mut runs = Vec::new();
     for run in ram {
@@ -112,6 +123,7 @@ fn ready(ram: &Ranges, options: &Options, secret: PhysRange, nic: &live::LiveNic
         nic: nic.name(),
         image: options.image.name(),
         redacted: ends(secret),
+        changing: ends(changing),
         seed: options.seed,
         live_sent: nic.counts().sent,
         live_received: nic.counts().received,
