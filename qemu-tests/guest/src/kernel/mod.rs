@@ -22,7 +22,7 @@ mod volatile;
 use core::fmt::{self, Write};
 
 use debugnet_core::addr::PhysRange;
-use guest::cmdline::{Options, Second};
+use guest::cmdline::Options;
 use guest::memory::{self, Ranges};
 use guest::report::{Line, Ready};
 use heapless::Vec;
@@ -63,10 +63,7 @@ fn main(mut machine: Machine) -> ! {
     say!("guest: command line `{line}`");
     say!("guest: counter {} Hz, image {:?}", machine.counter_hz, arch::image());
 
-    let changing = match options.second {
-        Second::Writes if options.cpus > 1 => second::write_without_end(),
-        _ => PhysRange::EMPTY,
-    };
+    let changing = changing(&options);
     if options.cpus > 1
         && let Err(why) = arch::start_second(&machine)
     {
@@ -87,6 +84,16 @@ fn main(mut machine: Machine) -> ! {
     ready(&machine.ram, &options, secret, changing, &nic);
     nic.leave(&options, &mut arch::cpu_clock(machine.counter_hz));
     death::die(options.crash, &mut nic)
+}
+
+/// What a second CPU is going to write without end. Elsewhere there is none.
+fn changing(options: &Options) -> PhysRange {
+    #[cfg(target_arch = "x86_64")]
+    if options.cpus > 1 && options.second == guest::cmdline::Second::Writes {
+        return second::write_without_end();
+    }
+    let _ = options;
+    PhysRange::EMPTY
 }
 
 /// Fills free RAM with the pattern, up to the limit of the command line.
