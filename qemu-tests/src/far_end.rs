@@ -12,7 +12,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use smoltcp::wire::EthernetAddress;
 
 use crate::frame::{self, Datagram, Path, Received, Station};
-use crate::live::{self, Kind};
+use crate::live::Kind;
 
 /// Port a server listens on for heralds.
 pub const HERALD_PORT: u16 = 20023;
@@ -68,6 +68,8 @@ pub enum Action<'a> {
         /// UDP payload.
         payload: &'a [u8],
     },
+    /// The whole frame is a question of the living kernel.
+    Answer,
     /// Take no frame from the guest for so many milliseconds.
     Hold(u16),
     /// Nobody's business: noise, or an address that is not ours.
@@ -116,11 +118,7 @@ impl FarEnd {
             }
             Received::Udp(datagram) => self.route(datagram),
             Received::Live(live) => match live.kind {
-                Kind::Ask => {
-                    let from = self.network.gateway.mac;
-                    live::build_answer(reply, from, live.from, live.number);
-                    Action::Reply
-                }
+                Kind::Ask => Action::Answer,
                 Kind::Hold(ms) => Action::Hold(ms),
                 Kind::Plain | Kind::Doomed => Action::Ignore,
             },

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  QEMU  -- unix datagrams, one frame each -->  up link  -->  far end  -- UDP -->  netdumpd
-//!        <--         backlog (bounded)     <-- down link <--           <-- UDP --
+//!        <--         backlog (bounded)     <-- down link <--           <-- UDP --  or answerer
 //! ```
 //!
 //! One thread polls both sockets. It never blocks on QEMU: what QEMU's socket
@@ -22,7 +22,9 @@ use std::thread::JoinHandle;
 use netsim::link::{Counters, LinkConfig};
 use netsim::pcap::Capture;
 
+use self::answerer::Answerer;
 use self::pump::{Pump, Sockets};
+use self::relay::Relay;
 use self::wire::Prepared;
 pub use self::wire::WireConfig;
 use crate::far_end::{CLIENT_PORT, Network};
@@ -116,10 +118,8 @@ impl Gateway {
     /// A socket or the capture file cannot be made.
     pub fn start(config: GatewayConfig) -> io::Result<Self> {
         let wire = Prepared::new(config.wire.clone())?;
-        let relay = UdpSocket::bind(SocketAddrV4::new(config.relay_ip, CLIENT_PORT))?;
-        relay.set_nonblocking(true)?;
-        // A burst of acks must find room; what the system grants is enough.
-        rustix::net::sockopt::set_socket_recv_buffer_size(&relay, 4 << 20)?;
+        let answerer = Answerer::start(config.relay_ip, config.network.gateway.mac)?;
+        let relay = Relay::bind(SocketAddrV4::new(config.relay_ip, CLIENT_PORT))?;
         let capture = config.pcap.as_deref().map(Capture::create).transpose()?;
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
@@ -129,7 +129,7 @@ impl Gateway {
         });
         let its_shared = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("gateway".into()).spawn(move || {
-            let sockets = Sockets { guest: wire.open()?, relay };
+            let sockets = Sockets { guest: wire.open()?, relay, answerer };
             Pump::new(config, sockets, capture, its_shared).run()
         })?;
         Ok(Self { shared, thread: Some(thread) })
@@ -200,7 +200,9 @@ pub fn socket_paths(dir: &Path) -> (PathBuf, PathBuf) {
     (dir.join("wire.host"), dir.join("wire.guest"))
 }
 
+mod answerer;
 mod pump;
+mod relay;
 #[cfg(test)]
 mod tests;
 mod wire;

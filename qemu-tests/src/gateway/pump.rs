@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufWriter};
-use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -13,6 +12,8 @@ use netsim::link::{Frame, Link};
 use netsim::pcap::Capture;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::answerer::Answerer;
+use super::relay::Relay;
 use super::wire::{Sent, Wire};
 use super::{GatewayConfig, Shared, Stats};
 use crate::far_end::{Action, CLIENT_PORT, FarEnd, HERALD_PORT, Network};
@@ -37,7 +38,8 @@ const CAPTURE_MAX: u64 = 2 << 30;
 /// The two ends that the thread reads, already bound and not blocking.
 pub(super) struct Sockets {
     pub(super) guest: Wire,
-    pub(super) relay: UdpSocket,
+    pub(super) relay: Relay,
+    pub(super) answerer: Answerer,
 }
 
 /// What the thread owns.
@@ -47,7 +49,8 @@ pub(super) struct Pump {
     far_end: FarEnd,
     network: Network,
     guest: Wire,
-    relay: UdpSocket,
+    relay: Relay,
+    answerer: Answerer,
     up: Link,
     down: Link,
     backlog: VecDeque<Frame>,
@@ -79,6 +82,7 @@ impl Pump {
             network: config.network,
             guest: sockets.guest,
             relay: sockets.relay,
+            answerer: sockets.answerer,
             up,
             down,
             backlog: VecDeque::new(),
@@ -101,7 +105,7 @@ impl Pump {
             let link_up = self.shared.link_up.load(Ordering::Relaxed);
             self.up.set_up(link_up);
             self.down.set_up(link_up);
-            let more = self.read_guest(&mut buf)? | self.read_server(&mut buf)?;
+            let more = self.read_guest(&mut buf)? | self.read_server()?;
             self.noise();
             self.at_far_end();
             self.at_guest();
@@ -162,18 +166,18 @@ impl Pump {
     }
 
     /// Datagrams of the server become frames on the down link.
-    fn read_server(&mut self, buf: &mut [u8]) -> io::Result<bool> {
-        for _ in 0..BATCH {
-            let Some((len, from)) = ready(self.relay.recv_from(buf))? else { return Ok(false) };
-            let now = self.now();
-            match from {
-                SocketAddr::V4(from) if self.far_end.wrap(from, &buf[..len], &mut self.scratch) => {
-                    self.down.send(now, &self.scratch);
-                }
-                _ => self.stats.unroutable += 1,
+    fn read_server(&mut self) -> io::Result<bool> {
+        let now = self.now();
+        let Self { relay, answerer, far_end, down, scratch, stats, .. } = self;
+        relay.receive(|from, datagram| {
+            if from == answerer.address() {
+                down.send(now, datagram);
+            } else if far_end.wrap(from, datagram, scratch) {
+                down.send(now, scratch);
+            } else {
+                stats.unroutable += 1;
             }
-        }
-        Ok(true)
+        })
     }
 
     /// Frames that have crossed the up link reach the far end.
@@ -182,11 +186,8 @@ impl Pump {
         while let Some(frame) = self.up.deliver(now) {
             match self.far_end.handle(&frame.bytes, &mut self.scratch) {
                 Action::Reply => self.down.send(now, &self.scratch),
-                Action::Relay { to, payload } => {
-                    if self.relay.send_to(payload, to).is_err() {
-                        self.stats.relay_errors += 1;
-                    }
-                }
+                Action::Relay { to, payload } => self.relay.queue(to, payload),
+                Action::Answer => self.relay.queue(self.answerer.address(), &frame.bytes),
                 Action::Hold(ms) => {
                     self.held_until = now.after(u64::from(ms.min(HOLD_MAX_MS)) * 1000);
                 }
@@ -196,6 +197,8 @@ impl Pump {
             }
             self.up.recycle(frame);
         }
+        self.relay.flush();
+        self.stats.relay_errors = self.relay.errors();
     }
 
     /// Frames that have crossed the down link queue for QEMU's socket.

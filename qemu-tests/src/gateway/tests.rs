@@ -240,3 +240,18 @@ fn parallel_runs_have_addresses_of_their_own() {
     let again = free_loopback(0).unwrap();
     assert!(held.iter().all(|socket| socket.local_addr().unwrap().ip() != again));
 }
+
+#[test]
+fn questions_of_the_living_kernel_are_answered() {
+    let bench = Bench::new(6, LinkConfig::default());
+    // Number 7 of a frame without payload, as `live.rs` reads it.
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 9, 0x88, 0xb6];
+    frame.extend_from_slice(b"LIVE-KRN\x02\0\0\0\0\x07\0\x3c\0\x3c\0\0");
+    frame.resize(60, 0);
+    bench.guest.send(&frame).unwrap();
+    let mut buf = [0; 2048];
+    let len = bench.guest.recv(&mut buf).unwrap();
+    assert_eq!(&buf[..6], &frame[6..12], "to the asker");
+    assert_eq!((len, &buf[12..28]), (60, &b"\x88\xb6LIVE-KRN\x03\0\0\0\0\x07"[..]));
+    bench.until("the frame in the census", |stats| stats.live.arrived == 1);
+}
