@@ -137,7 +137,7 @@ impl Socket {
         // one that waits to be written takes its own length, not that of the
         // largest possible datagram, and those in sequence are one piece.
         let received = || metas.iter().zip(buffers.bytes.chunks_exact(BUFFER_STRIDE)).take(count);
-        let mut bytes = Vec::with_capacity(received().map(|(meta, _)| meta.len).sum());
+        let mut bytes = share.buffer(received().map(|(meta, _)| meta.len).sum());
         for (meta, buffer) in received() {
             let from = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
             let to = meta.dst_ip.map(|ip| ip.to_canonical());

@@ -4,6 +4,7 @@ mod crowd;
 mod daemon;
 mod documents;
 mod files;
+mod frozen_disk;
 mod full_disk;
 mod garbage;
 mod killed;

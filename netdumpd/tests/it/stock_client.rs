@@ -61,6 +61,13 @@ impl StockClient {
         self.reliably(KDH, 0, header.as_bytes(), false);
     }
 
+    /// A range of the image, and no header.
+    pub(crate) fn dump_part(&mut self, image: &[u8], range: std::ops::Range<usize>) {
+        for (n, chunk) in image[range.clone()].chunks(self.chunk_len).enumerate() {
+            self.reliably(VMCORE, (range.start + n * self.chunk_len) as u64, chunk, false);
+        }
+    }
+
     /// Sends blocks of 4096 bytes until the server `is_over` with it; returns how many bytes were acked.
     pub(crate) fn dump_until(&mut self, image: &[u8], is_over: impl Fn() -> bool) -> usize {
         self.payload_len = 4096;
