@@ -26,6 +26,7 @@ const NO_STD: &[&str] = &[
     "nic-w5500",
     "nic-probe",
     "nic-smoltcp",
+    "nic-embassy",
     "debugnet-capi",
 ];
 
