@@ -7,7 +7,7 @@ use qemu_tests::board::{Arch, Guest};
 use crate::cargo::{cargo, metadata};
 use crate::probe::BARE;
 use crate::tally::Tally;
-use crate::{cargo, fuzz, ledger, panic_free, size, test, tools};
+use crate::{cargo, fuzz, guides, ledger, panic_free, size, test, tools};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -51,6 +51,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     bare_targets(&mut tally);
     println!("==> panic-free");
     tally.add(panic_free::all()?);
+    guides::all(&mut tally);
     tally.check("size", || size::run(&size::Args { write: false }));
     println!("==> fuzz, a few seconds each");
     tally.add(fuzz::smoke()?);

@@ -6,6 +6,7 @@ mod cargo;
 mod ci;
 mod debuggers;
 mod fuzz;
+mod guides;
 mod intake;
 mod layouts;
 mod ledger;
@@ -50,6 +51,8 @@ enum Command {
     Bench(bench::Args),
     /// Flash, RAM and stack of the crash path.
     Size(size::Args),
+    /// Follow the guides in `docs/` to the letter, in a fresh folder.
+    Guides,
     /// List every `unsafe` of the project, with its argument, in SAFETY.md.
     Ledger(ledger::Args),
 }
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Layouts => layouts::all().close(),
         Command::PanicFree => panic_free::run(),
         Command::Size(args) => size::run(&args),
+        Command::Guides => guides::run(),
         Command::Ledger(args) => ledger::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
