@@ -143,7 +143,7 @@ impl Guide {
         let name = format!("debugnet-guide-{}-{}", self.page, std::process::id());
         let folder = std::env::temp_dir().join(name);
         fs::create_dir(&folder).with_context(|| folder.display().to_string())?;
-        std::os::unix::fs::symlink(&root, folder.join("debugnet-rs"))?;
+        std::os::unix::fs::symlink(root, folder.join("debugnet-rs"))?;
         let dumps = folder.join("dumps");
         let text = text.replace("/tmp/dumps", &dumps.to_string_lossy());
         let Script { build, server, dump, expected } = Script::parse(&text)?;

@@ -190,6 +190,67 @@ fn lengths_that_cannot_be_cost_what_was_received_and_no_more() {
     assert_works(&fake, &mut nic);
 }
 
+#[test]
+fn garbage_on_every_read_is_an_error_and_passes() {
+    for noise in 1..200 {
+        let fake = FakeW5500::new(Lies { noise, ..Lies::default() });
+        let started = start(&mut fake.driver(MacAddr(MAC)), &mut fake.clock());
+        assert!(started.is_err(), "noise {noise} was taken for a chip");
+        assert!(fake.now_us() < 1_000_000, "{} us", fake.now_us());
+
+        let (fake, mut nic) = running();
+        let last = send(&mut nic, &[7; 60], &[]).unwrap();
+        fake.change(|lies| lies.noise = noise);
+        let mut failed = false;
+        for _ in 0..100 {
+            nic.kick();
+            match nic.poll_tx() {
+                Ok(mark) => assert!(mark <= last, "{mark:?} was never sent"),
+                Err(_) => failed = true,
+            }
+            let mut buf = [0; 1514];
+            match nic.receive(&mut buf) {
+                Ok(Some(len)) => assert!((14..=1514).contains(&len), "{len}"),
+                Ok(None) => {}
+                Err(_) => failed = true,
+            }
+        }
+        assert!(failed, "noise {noise} went unnoticed");
+        // A take-over needs nothing of what was before.
+        fake.change(|lies| lies.noise = 0);
+        let mut again = fake.driver(MacAddr(MAC));
+        start(&mut again, &mut fake.clock()).unwrap();
+        assert_works(&fake, &mut again);
+    }
+}
+
+/// README.md has a row for each lie, with tests that tell it.
+#[test]
+fn each_lie_is_listed_with_its_tests() {
+    let fake = include_str!("../fake.rs");
+    let (_, lies) = fake.split_once("pub struct Lies {").unwrap();
+    let (lies, _) = lies.split_once("\n}").unwrap();
+    let fields: Vec<&str> = lies
+        .lines()
+        .filter_map(|line| Some(line.trim().strip_prefix("pub ")?.split_once(':')?.0))
+        .collect();
+    assert!(fields.len() > 10, "{fields:?}");
+    let tests = [include_str!("mod.rs"), include_str!("dump.rs"), include_str!("lies.rs")].concat();
+    let bodies: Vec<&str> = tests.split("#[test]").skip(1).collect();
+    let readme = include_str!("../../README.md");
+    for field in fields {
+        let row = readme.lines().find(|line| line.starts_with(&format!("| `{field}` |")));
+        let row = row.unwrap_or_else(|| panic!("README.md has no row for {field}"));
+        let named: Vec<&str> = row.split('`').skip(3).step_by(2).collect();
+        assert!(!named.is_empty(), "no test for {field}");
+        for name in named {
+            let body = bodies.iter().find(|body| body.contains(&format!("fn {name}(")));
+            let body = body.unwrap_or_else(|| panic!("no test {name}"));
+            assert!(body.contains(field), "{name} does not tell the lie {field}");
+        }
+    }
+}
+
 /// Something a test does to the driver, or the chip to itself.
 #[derive(Clone, Debug)]
 enum Deed {
@@ -216,7 +277,7 @@ fn deed() -> impl Strategy<Value = Deed> {
         1 => Just(Deed::Start),
         1 => Just(Deed::Stop),
         1 => Just(Deed::Link),
-        2 => (0u8..12, any::<u64>()).prop_map(|(which, value)| Deed::Lie(which, value)),
+        2 => (0u8..14, any::<u64>()).prop_map(|(which, value)| Deed::Lie(which, value)),
     ]
 }
 
@@ -234,6 +295,8 @@ fn lie(lies: &mut Lies, which: u8, value: u64) {
         8 => lies.rx_prefix = odd.then_some(value as u16),
         9 => lies.rx_waiting = odd.then_some(value as u16),
         10 => lies.noise = value & !odd as u64,
+        11 => lies.send_times_out = odd,
+        12 => lies.no_link = odd,
         _ => *lies = Lies::default(),
     }
 }
