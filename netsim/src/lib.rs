@@ -8,6 +8,7 @@
 //! - [`host`], [`server`]: the far end, with smoltcp as the judge of frames;
 //! - [`models`]: the stock server's limits and the stock client;
 //! - [`fuzz`]: what the fuzz targets of the protocol run;
+//! - [`witness`]: what happened, for comparison with what is said;
 //! - [`world`]: all of it in virtual time, under the real dump loop.
 
 pub mod fuzz;
@@ -19,4 +20,5 @@ pub mod pcap;
 pub mod ram;
 pub mod rng;
 pub mod server;
+pub mod witness;
 pub mod world;

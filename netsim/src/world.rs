@@ -6,14 +6,15 @@
 
 use std::cell::RefCell;
 use std::io::Write;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 
 use debugnet_core::addr::{MacAddr, PhysAddr};
-use debugnet_core::dump::{DumpInfo, DumpSource, Outcome, Transform};
+use debugnet_core::dump::{DumpInfo, DumpSource, Outcome, Transform, Verdict};
 use debugnet_core::observer::{Blind, Observer};
 use debugnet_core::pool::Cells;
 use debugnet_core::time::{Clock, Instant};
+use debugnet_core::wire::debugnet::NETDUMP_CLIENT_PORT;
 use debugnet_core::{Config, Io, Limits, Memory, Progress, Slot, arm, memory_needed};
 
 use crate::host::{Host, Input};
@@ -22,6 +23,7 @@ use crate::nic::{CellWindow, Device, NicConfig, SharedDevice, SimNic};
 use crate::pcap::Capture;
 use crate::ram::{RamSource, SharedRam};
 use crate::server::Server;
+use crate::witness::{Listener, Witness};
 
 /// The server's address in every simulated world.
 pub const SERVER_IP: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
@@ -51,6 +53,10 @@ pub struct World<S: Server + 'static> {
     schedule: Vec<(Instant, Change<S>)>,
     /// Events handled; a run that never ends shows here.
     events: u64,
+    /// What passed on the wire, unless time is precious (a release build is for measuring).
+    witness: Option<Witness>,
+    /// Address and port of the client whose acks count, and the server they count from.
+    ends: ((Ipv4Addr, u16), Ipv4Addr),
 }
 
 /// Something that happens to the world at a set time.
@@ -76,6 +82,8 @@ impl<S: Server + 'static> World<S> {
             capture: None,
             schedule: Vec::new(),
             events: 0,
+            witness: None,
+            ends: ((CLIENT_IP, NETDUMP_CLIENT_PORT), SERVER_IP),
         }
     }
 
@@ -93,6 +101,16 @@ impl<S: Server + 'static> World<S> {
     pub fn at(&mut self, at: Instant, change: Change<S>) {
         self.schedule.push((at, change));
         self.schedule.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+    }
+
+    /// A client of this configuration is about to dump.
+    fn begin(&mut self, config: &Config) {
+        if let Some(target) = config.targets.first()
+            && let (Some(IpAddr::V4(client)), IpAddr::V4(server)) = (target.client, target.server)
+        {
+            self.ends = ((client, target.client_port), server);
+            self.witness = cfg!(debug_assertions).then(Witness::default);
+        }
     }
 
     /// The time.
@@ -143,6 +161,9 @@ impl<S: Server + 'static> World<S> {
                 rate_bps => (bits * 1_000_000_000).div_ceil(rate_bps),
             };
             self.device_free_ns = self.device_free_ns.max(now_ns) + line_ns;
+            if let Some(witness) = &mut self.witness {
+                witness.sent(&frame);
+            }
             self.up.send(self.now, &frame);
         }
     }
@@ -189,6 +210,10 @@ impl<S: Server + 'static> World<S> {
             let mut received = false;
             while let Some(frame) = self.down.deliver(self.now) {
                 self.log(frame.at, &frame.bytes);
+                if let Some(witness) = &mut self.witness {
+                    let (client, server) = self.ends;
+                    witness.delivered(&frame.bytes, client, server);
+                }
                 if let Some(device) = &self.device {
                     device.borrow_mut().deliver(frame.bytes);
                 }
@@ -284,7 +309,18 @@ impl Machine {
         info: &DumpInfo<'_>,
     ) -> Outcome {
         let mut source = RamSource::new(self.ram.clone());
-        self.crash_from(world, &mut source, transform, observer, info)
+        let is_plain = transform.is_none();
+        let before = self.ram.borrow().truth();
+        let outcome = self.crash_from(world, &mut source, transform, observer, info);
+        if outcome.verdict == Verdict::Confirmed && outcome.not_sent.is_empty() && is_plain {
+            // The worst of all failures.
+            let world = world.borrow();
+            let (image, is_finished) = world.server.image().expect("an image, as is claimed");
+            assert!(is_finished, "the server does not have it: {outcome:?}");
+            let truth = self.ram.borrow().truth();
+            assert!(image == truth || before != truth, "not the same image: {outcome:?}");
+        }
+        outcome
     }
 
     /// As [`Machine::crash_with`], with an image other than RAM at its physical address.
@@ -320,6 +356,9 @@ impl Machine {
         let idle_us = self.clock_step_us.max(self.idle_us);
         let mut clock = SimClock::new(world.clone(), self.clock_step_us, idle_us);
         let mut nic = SimNic::new(device);
+        let progress = Progress::new();
+        let mut observer = Listener::new(observer, &progress);
+        world.borrow_mut().begin(&self.config);
         let mut io = Io {
             clock: &mut clock,
             source,
@@ -328,10 +367,11 @@ impl Machine {
                 None => None,
             },
             info,
-            observer,
-            progress: &Progress::new(),
+            observer: &mut observer,
+            progress: &progress,
         };
         let outcome = armed.dump(&mut [&mut nic], &mut io);
+        observer.judge(&outcome);
         // What is still on the wire arrives; the server's linger is not waited for.
         let mut world = world.borrow_mut();
         let settle = world.now.after(200_000);
@@ -339,6 +379,9 @@ impl Machine {
             world.advance(settle);
         }
         world.device = None;
+        if let Some(witness) = world.witness.take() {
+            witness.judge(&outcome);
+        }
         outcome
     }
 }

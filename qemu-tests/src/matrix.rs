@@ -221,6 +221,12 @@ impl Case {
         ensure(told.is_none_or(|how| how == self.machine.crash), || {
             format!("asked for {}, died of {told:?}", self.machine.crash)
         })?;
+        let claims =
+            matches!(report.outcome.result, OutcomeKind::Confirmed | OutcomeKind::Unconfirmed);
+        let is_broken_by_us = matches!(self.expect, Expect::BrokenByte(_));
+        ensure(!claims || is_broken_by_us || report.is_identical(), || {
+            "success is claimed, and the image is another: the worst that can happen".into()
+        })?;
         match self.expect {
             Expect::Identical => self.judge_identical(report),
             Expect::Cut(_) => judge_cut(report, "Silence"),
@@ -279,6 +285,15 @@ impl Case {
         ensure(outcome.sent_bytes == stats.traffic.data_bytes, || {
             let (told, seen) = (outcome.sent_bytes, stats.traffic.data_bytes);
             format!("the guest says that it sent {told} bytes, {seen} passed")
+        })?;
+        let server = report.server.as_ref().ok_or("the server says nothing")?;
+        let (bytes, missing) = (&server.event["bytes"], &server.event["missing_seqnos"]);
+        let holes = &server.event["holes"]["bytes"];
+        ensure(*bytes == outcome.sent_bytes && *missing == 0 && *holes == 0, || {
+            let sent = outcome.sent_bytes;
+            format!(
+                "{sent} bytes sent, the server has {bytes}, {holes} in holes, {missing} missing"
+            )
         })?;
         ensure(stats.unsummed == 0, || format!("{} datagrams without checksum", stats.unsummed))?;
         // What changes between its sum and its sending is broken on the wire. How often that is
