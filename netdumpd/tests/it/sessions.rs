@@ -164,6 +164,8 @@ fn it_lingers_for_late_retransmits() {
         assert_eq!(rig.send(session, &again), [seqno]);
     }
     assert!(rig.send(session, &message(VMCORE, 9, 0, b"new")).is_empty(), "too late");
+    // A number that is known, for a place that does not exist. Found by the fuzzer.
+    assert!(rig.send(session, &message(VMCORE, 2, u64::MAX, b"lie")).is_empty());
     assert!(rig.send(session, &message(FINISHED, 9, 0, b"")).is_empty());
     // A stock herald's late copy, or its next crash: no files yet.
     assert_eq!(rig.datagram(Socket::Herald, CLIENT, &herald()), [1]);

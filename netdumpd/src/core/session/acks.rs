@@ -89,10 +89,10 @@ impl Session {
     /// Acks what has been acked before, and nothing else.
     pub(super) fn repeat_ack(&mut self, header: &MessageHeader, context: &mut Context<'_>) {
         let (seqno, start) = (header.seqno.get(), header.offset.get());
-        let range = start..start.saturating_add(u64::from(header.len.get()));
+        let range = start.checked_add(u64::from(header.len.get())).map(|end| start..end);
         let is_stored = match header.kind.get() {
-            VMCORE => self.holdings.vmcore.contains(&range),
-            EKCD_KEY => self.holdings.key.contains(&range),
+            VMCORE => range.is_some_and(|range| self.holdings.vmcore.contains(&range)),
+            EKCD_KEY => range.is_some_and(|range| self.holdings.key.contains(&range)),
             _ => true,
         };
         if is_stored && self.holdings.seqnos.contains(seqno) && self.unacked_finish != Some(seqno) {
