@@ -59,6 +59,7 @@ fn the_same_options_everywhere() {
 }
 
 /// Of each option: its names with the name of its value, and its default.
+#[cfg(feature = "metrics")]
 fn help_rows() -> Vec<(String, Option<String>)> {
     let help = output(&["--help"]);
     let (_, listed) = help.split_once("Options:").unwrap();

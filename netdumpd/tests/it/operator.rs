@@ -1,5 +1,9 @@
 //! What an operator sets up: addresses, a user, a configuration, a service
 //! manager; and what keeps the server from harm.
+#![cfg_attr(
+    not(all(feature = "metrics", feature = "sandbox", feature = "systemd")),
+    allow(unused_imports, reason = "some tests are not there without them")
+)]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};

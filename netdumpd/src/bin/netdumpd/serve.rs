@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result};
 use netdumpd::core::Verdict;
-use netdumpd::net::{Event, Handler, HandlerHelper, Observer, Server};
+use netdumpd::net::{Handler, HandlerHelper, Server};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -31,6 +31,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     // The handler script must get nothing that we got from whoever started us.
     close_fds::set_fds_cloexec(3, &[]);
     raise_descriptor_limit();
+    #[cfg_attr(
+        not(any(feature = "metrics", all(feature = "sandbox", target_os = "linux"))),
+        expect(unused_mut, reason = "nobody adds to it or tells it anything before the server")
+    )]
     let mut observer = start_log(args);
 
     // As whoever started us: addresses, the process id file.
@@ -64,6 +68,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     #[cfg(all(feature = "sandbox", target_os = "linux"))]
     {
+        use netdumpd::net::{Event, Observer as _};
+
         use crate::sandbox::{Allowed, Status, enter};
         let pid_dir = pid_file.as_ref().and_then(PidFile::dir);
         let allowed = Allowed { dump_dir: &dump_dir, pid_dir, resolve: args.resolve };
