@@ -141,3 +141,33 @@ fn readme_shows_the_example() {
         .collect();
     assert_eq!(blocks, [shown], "README.md differs from debugnet-core/examples/take_over.rs");
 }
+
+/// docs/reliability.md lists every loop without a length of its own, with its bound: a new one is
+/// added there, or it is none.
+#[test]
+fn every_loop_of_the_crash_path_is_listed() {
+    let mut counted = Vec::new();
+    for folder in ["debugnet-core", "nic-hal", "nic-virtio", "nic-e1000", "nic-w5500", "nic-probe"]
+    {
+        for (path, text) in sources(&format!("{folder}/src")) {
+            let is_loop = |line: &&str| line.contains("loop {") || line.contains("while ");
+            let loops = code(&text).filter(is_loop).count();
+            let (_, name) = path.rsplit_once(folder).unwrap();
+            if loops > 0 {
+                counted.push(format!("`{folder}{name}` | {loops}"));
+            }
+        }
+    }
+    counted.sort();
+    let docs = read("docs/reliability.md");
+    let mut listed: Vec<_> = docs
+        .lines()
+        .filter_map(|line| {
+            let mut cells = line.strip_prefix("| ")?.split(" | ");
+            let (file, loops) = (cells.next()?, cells.next()?);
+            file.contains("/src/").then(|| format!("{file} | {loops}"))
+        })
+        .collect();
+    listed.sort();
+    assert_eq!(counted, listed);
+}

@@ -192,6 +192,28 @@ mod tests {
         assert_eq!(map.gaps_between().collect::<Vec<_>>(), [('d', 5..6, 'f')]);
     }
 
+    /// What came first keeps its mark.
+    #[test]
+    fn marks_of_the_same_end_stay() {
+        let mut map = RunMap::new(8);
+        map.insert_marked(1..3, 'a', 'b').unwrap();
+        map.insert_marked(6..9, 'g', 'h').unwrap();
+        map.insert_marked(2..3, 'x', 'y').unwrap();
+        assert_eq!(map.gaps_between().collect::<Vec<_>>(), [('b', 3..6, 'g')]);
+        map.insert_marked(12..13, 'm', 'm').unwrap();
+        map.insert_marked(5..9, 'f', 'z').unwrap();
+        assert_eq!(map.gaps_between().last(), Some(('h', 9..12, 'm')));
+    }
+
+    #[test]
+    fn a_run_contains_what_begins_where_it_begins() {
+        let mut set = RunSet::new(8);
+        set.insert(10..20).unwrap();
+        set.insert(30..40).unwrap();
+        assert!(set.contains(&(10..20)) && set.contains(&(10..11)) && set.contains(&(30..40)));
+        assert!(!set.contains(&(9..11)) && !set.contains(&(10..21)) && !set.contains(&(20..21)));
+    }
+
     #[test]
     fn the_limit_refuses_new_runs_but_not_growth() {
         let mut set = RunSet::new(2);
@@ -229,6 +251,7 @@ mod tests {
             let missing: Vec<_> = within.clone().filter(|n| !plain.contains(n)).collect();
             prop_assert_eq!(runs.gaps(within.clone()).flatten().collect::<Vec<_>>(), missing.clone());
             prop_assert_eq!(runs.contains(&within), missing.is_empty());
+            prop_assert!(runs.split(within.clone()).all(|(part, _)| !part.is_empty()));
             prop_assert_eq!(runs.split(within.clone()).flat_map(|(part, _)| part).collect::<Vec<_>>(), within.collect::<Vec<_>>());
         }
     }
