@@ -17,6 +17,8 @@ use crate::{cargo, tools};
 /// A page, the target it builds for, and what it runs besides QEMU's user network.
 struct Guide {
     page: &'static str,
+    /// The page that has to be followed first.
+    after: Option<&'static str>,
     target: &'static str,
     programs: &'static [&'static str],
 }
@@ -24,11 +26,19 @@ struct Guide {
 const GUIDES: &[Guide] = &[
     Guide {
         page: "firmware",
+        after: None,
+        target: "thumbv7m-none-eabi",
+        programs: &["unshare", "qemu-system-arm", "gdb-multiarch"],
+    },
+    Guide {
+        page: "write-a-nic",
+        after: Some("firmware"),
         target: "thumbv7m-none-eabi",
         programs: &["unshare", "qemu-system-arm", "gdb-multiarch"],
     },
     Guide {
         page: "kernel",
+        after: None,
         target: "riscv64gc-unknown-none-elf",
         programs: &["unshare", "qemu-system-riscv64", "gdb-multiarch"],
     },
@@ -135,10 +145,19 @@ impl Guide {
             .then(|| "no network namespace of its own can be made here".to_owned())
     }
 
+    /// What it says, and before it what the page says that comes first.
+    fn text(&self) -> Result<String> {
+        let read = |page: &str| {
+            let path = cargo::root().join("docs").join(page).with_extension("md");
+            fs::read_to_string(&path).with_context(|| path.display().to_string())
+        };
+        let before = self.after.map(read).transpose()?.unwrap_or_default();
+        Ok(before + &read(self.page)?)
+    }
+
     fn follow(&self) -> Result<()> {
         let root = cargo::root();
-        let page = root.join("docs").join(self.page).with_extension("md");
-        let text = fs::read_to_string(&page).with_context(|| page.display().to_string())?;
+        let text = self.text()?;
         // Not in the checkout: a new project there would become part of its workspace.
         let name = format!("debugnet-guide-{}-{}", self.page, std::process::id());
         let folder = std::env::temp_dir().join(name);
@@ -236,8 +255,7 @@ mod tests {
     #[test]
     fn the_guides_can_be_typed() {
         for guide in GUIDES {
-            let page = cargo::root().join("docs").join(guide.page).with_extension("md");
-            Script::parse(&fs::read_to_string(page).unwrap()).unwrap();
+            Script::parse(&guide.text().unwrap()).unwrap();
         }
     }
 }

@@ -43,26 +43,3 @@ core::arch::global_asm!(
     "mov r3, r5",
     "pop {{r4-r8, pc}}",
 );
-
-/// Whether it divides: numbers of every width, seldom what a dump would divide. The quotient and
-/// the rest are the right ones if they make the dividend again and the rest is the smaller.
-#[cfg(feature = "harness")]
-pub(crate) fn works(seed: u32) -> bool {
-    let mut state = u64::from(seed) | 1 << 32;
-    let mut random = || {
-        // Xorshift (Marsaglia 2003), cut to any width from 1 to 64 bits.
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state >> (state >> 3 & 63)
-    };
-    let sound = |value: u64, by: u64| {
-        let (value, by) = core::hint::black_box((value, by.max(1)));
-        let (quotient, rest) = (value / by, value % by);
-        rest < by
-            && quotient.checked_mul(by).and_then(|whole| whole.checked_add(rest)) == Some(value)
-    };
-    let edges = [0, 1, 2, 0xffff_ffff, 1 << 32, 1 << 63, (1 << 63) + 1, u64::MAX - 1, u64::MAX];
-    edges.iter().all(|value| edges.iter().all(|by| sound(*value, *by)))
-        && (0..2_000).all(|_| sound(random(), random()))
-}
