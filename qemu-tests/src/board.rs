@@ -49,7 +49,7 @@ impl Guest {
     pub const fn images(self) -> &'static [&'static str] {
         match self {
             Self::Kernel(_) => IMAGES,
-            Self::Firmware => &["flat"],
+            Self::Firmware => &["elf", "flat"],
         }
     }
 
@@ -239,8 +239,8 @@ mod tests {
         assert!(text(fits("mps2-an385", "lan9118", 4, 4148)).contains("4148"));
         let two = Machine { nic: "lan9118".into(), memory_mib: 4, cpus: 2, ..Machine::default() };
         assert!(board("mps2-an385").unwrap().check(&two).is_err());
-        let elf = Machine { cpus: 1, image: "elf".into(), ..two };
-        assert!(board("mps2-an385").unwrap().check(&elf).unwrap_err().0.contains("flat"));
+        let freebsd = Machine { cpus: 1, image: "freebsd".into(), ..two };
+        assert!(board("mps2-an385").unwrap().check(&freebsd).unwrap_err().0.contains("flat"));
     }
 
     #[test]

@@ -7,18 +7,18 @@ use std::ops::Range;
 use std::path::Path;
 
 use object::elf::{
-    ELFOSABI_LINUX, EM_AARCH64, EM_RISCV, EM_X86_64, ET_CORE, FileHeader64, NT_PRSTATUS, OsAbi,
-    PT_LOAD, PT_NOTE,
+    ELFCLASS32, ELFOSABI_LINUX, EM_AARCH64, EM_ARM, EM_RISCV, EM_X86_64, ET_CORE, FileHeader32,
+    FileHeader64, Machine, NT_PRSTATUS, OsAbi, PT_LOAD, PT_NOTE,
 };
-use object::read::elf::{FileHeader as _, ProgramHeader as _};
-use object::{Endianness, ReadCache};
+use object::read::elf::{FileHeader, ProgramHeader as _};
+use object::{Endianness, ReadCache, ReadRef as _};
 
 /// `e_ident[EI_OSABI]` of FreeBSD's full dumps.
 const OSABI_STANDALONE: OsAbi = OsAbi(255);
-/// Registers in an x86-64 NT_PRSTATUS, and where they begin.
+/// Machines that our guests are.
+const MACHINES: [Machine; 4] = [EM_X86_64, EM_AARCH64, EM_RISCV, EM_ARM];
+/// Registers in an x86-64 NT_PRSTATUS.
 const REGISTERS: usize = 27;
-const REGISTERS_AT: usize = 112;
-const PID_AT: usize = 32;
 
 /// What the headers and notes of a core say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,16 +51,16 @@ pub struct Load {
 }
 
 /// An NT_PRSTATUS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Thread {
     /// `pr_pid`.
     pub pid: u32,
-    /// In the order of `user_regs_struct`.
-    pub registers: [u64; REGISTERS],
+    /// In the order of Linux's `elf_gregset_t`.
+    pub registers: Vec<u64>,
 }
 
 impl Thread {
-    /// Names of the registers, as QEMU's log has them; empty for those that it has not.
+    /// Names of the registers of x86-64, as QEMU's log has them; empty for those that it has not.
     pub const NAMES: [&str; REGISTERS] = [
         "R15", "R14", "R13", "R12", "RBP", "RBX", "R11", "R10", "R9", "R8", "RAX", "RCX", "RDX",
         "RSI", "RDI", "", "RIP", "CS", "RFL", "RSP", "SS", "", "", "DS", "ES", "FS", "GS",
@@ -98,47 +98,61 @@ impl CoreFile {
     /// Reads the headers and notes of the file at `path`.
     ///
     /// # Errors
-    /// The file cannot be read, or is no core of a 64-bit little-endian x86.
+    /// The file cannot be read, or is no little-endian core of a machine that our guests are.
     pub fn read(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let len = file.metadata()?.len();
         let cache = ReadCache::new(file);
+        let class = (&cache).read_bytes_at(4, 1).ok().and_then(|bytes| bytes.first());
+        if class == Some(&ELFCLASS32.0) {
+            Self::parse::<FileHeader32<Endianness>>(&cache, len, 4)
+        } else {
+            Self::parse::<FileHeader64<Endianness>>(&cache, len, 8)
+        }
+    }
+
+    /// `word` is the length of an address in bytes.
+    fn parse<H: FileHeader<Endian = Endianness>>(
+        cache: &ReadCache<File>,
+        len: u64,
+        word: usize,
+    ) -> io::Result<Self> {
         let bad = |error: object::Error| io::Error::other(format!("not an ELF core: {error}"));
-        let header = FileHeader64::<Endianness>::parse(&cache).map_err(bad)?;
+        let header = H::parse(cache).map_err(bad)?;
         let endian = header.endian().map_err(bad)?;
-        let is_freebsd = header.e_ident.os_abi == OSABI_STANDALONE;
+        let is_freebsd = header.e_ident().os_abi == OSABI_STANDALONE;
         let (kind, machine) = (header.e_type(endian), header.e_machine(endian));
         if kind != ET_CORE
-            || ![EM_X86_64, EM_AARCH64, EM_RISCV].contains(&machine)
+            || !MACHINES.contains(&machine)
             || endian != Endianness::Little
-            || !(is_freebsd || header.e_ident.os_abi == ELFOSABI_LINUX)
+            || !(is_freebsd || header.e_ident().os_abi == ELFOSABI_LINUX)
         {
             return Err(io::Error::other(format!(
                 "not a core of this machine: type {kind}, machine {machine}, {endian:?} endian, \
                  OS ABI {}",
-                header.e_ident.os_abi
+                header.e_ident().os_abi
             )));
         }
         let mut core = Self { is_freebsd, loads: vec![], threads: vec![], notes: vec![], len };
-        for segment in header.program_headers(endian, &cache).map_err(bad)? {
+        for segment in header.program_headers(endian, cache).map_err(bad)? {
             match segment.p_type(endian) {
                 PT_LOAD => core.loads.push(Load {
-                    virt: segment.p_vaddr(endian),
-                    phys: segment.p_paddr(endian),
-                    offset: segment.p_offset(endian),
-                    file_len: segment.p_filesz(endian),
-                    memory_len: segment.p_memsz(endian),
+                    virt: segment.p_vaddr(endian).into(),
+                    phys: segment.p_paddr(endian).into(),
+                    offset: segment.p_offset(endian).into(),
+                    file_len: segment.p_filesz(endian).into(),
+                    memory_len: segment.p_memsz(endian).into(),
                 }),
                 PT_NOTE => {
                     let mut notes =
-                        segment.notes(endian, &cache).map_err(bad)?.ok_or_else(|| {
+                        segment.notes(endian, cache).map_err(bad)?.ok_or_else(|| {
                             io::Error::other("not an ELF core: a PT_NOTE without notes")
                         })?;
                     while let Some(note) = notes.next().map_err(bad)? {
                         let owner = String::from_utf8_lossy(note.name()).into_owned();
                         let kind = note.n_type(endian).0;
                         if owner == "CORE" && kind == NT_PRSTATUS.0 {
-                            core.threads.push(thread(note.desc())?);
+                            core.threads.push(thread(note.desc(), word)?);
                         }
                         core.notes.push((owner, kind, note.desc().to_vec()));
                     }
@@ -199,17 +213,14 @@ impl CoreFile {
     }
 }
 
-fn thread(status: &[u8]) -> io::Result<Thread> {
-    let word = |at: usize| {
-        status.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes)
-    };
-    let read = || {
-        let mut registers = [0; REGISTERS];
-        for (index, register) in registers.iter_mut().enumerate() {
-            *register = word(REGISTERS_AT + 8 * index)?;
-        }
-        // The low half of the word is the process, the high one its parent.
-        Some(Thread { pid: word(PID_AT)? as u32, registers })
-    };
-    read().ok_or_else(|| io::Error::other("an NT_PRSTATUS that is too short"))
+/// `struct elf_prstatus` of a machine with words of `len` bytes: two sets of signals and four
+/// times in words, the rest fixed; behind the registers a word.
+fn thread(status: &[u8], len: usize) -> io::Result<Thread> {
+    let short = || io::Error::other("an NT_PRSTATUS that is too short");
+    let pid = status.get(16 + 2 * len..).and_then(|rest| rest.first_chunk()).ok_or_else(short)?;
+    let end = status.len().checked_sub(len).ok_or_else(short)?;
+    let registers = status.get(32 + 10 * len..end).ok_or_else(short)?;
+    let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+    let registers = registers.chunks_exact(len).map(word).collect();
+    Ok(Thread { pid: u32::from_le_bytes(*pid), registers })
 }

@@ -221,7 +221,7 @@ impl Judges {
             return Ok(());
         };
         if self.readelf {
-            debuggers::readelf(vmcore)?;
+            debuggers::readelf(vmcore, machine)?;
         }
         let is_pc = debuggers::is_pc(machine);
         if if is_pc { self.gdb } else { self.gdb_multiarch } {

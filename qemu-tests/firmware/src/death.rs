@@ -1,4 +1,5 @@
-//! The ways of dying: real faults, a few calls deep.
+//! The ways of dying: real faults, a few calls deep, with arguments that a debugger can
+//! look for in the dump: [`keep`] sees to it that the optimiser leaves them there.
 
 use core::hint::black_box;
 use core::ptr;
@@ -20,21 +21,36 @@ pub(crate) fn die(how: Death, nic: &mut Lan9118) -> ! {
     panic!()
 }
 
+/// Keeps a value in memory, where a debugger finds it in optimised code too.
+fn keep<T>(value: &T) {
+    black_box(ptr::from_ref(value));
+}
+
 /// Completes the requests of a queue. Somebody cleared the list's head.
 #[inline(never)]
 fn flush_queue(queue: u32, head: *mut u32) {
+    keep(&queue);
+    keep(&head);
     complete(black_box(head), black_box(queue));
+    keep(&queue);
 }
 
 #[inline(never)]
 fn complete(request: *mut u32, state: u32) {
+    let field = request.wrapping_add(3);
+    keep(&request);
+    keep(&state);
+    keep(&field);
     // SAFETY: none: this is the death. The MPU refuses stores to the code, which
-    // begins at address 0, so the store faults and changes nothing.
-    unsafe { request.wrapping_add(3).write_volatile(black_box(state)) };
+    // begins at address 0, so the store faults and changes nothing. A plain store, so
+    // that no frame of a function of `core` lies on top of this one.
+    unsafe { *field = state };
+    keep(&state);
 }
 
 #[inline(never)]
 fn drop_reference(references: u32) {
+    keep(&references);
     assert!(references != 0);
 }
 
@@ -68,7 +84,10 @@ pub(crate) fn die_in_the_dump() {
 /// Stores where the board has nothing: a bus fault.
 #[inline(never)]
 pub(crate) fn store_nowhere(value: u32) {
-    let nothing = ptr::without_provenance_mut::<u32>(0x3000_0000);
+    let nothing = ptr::without_provenance_mut::<u32>(black_box(0x3000_0000));
+    keep(&value);
+    keep(&nothing);
     // SAFETY: none: the bus refuses the address.
-    unsafe { nothing.write_volatile(black_box(value)) };
+    unsafe { *nothing = value };
+    keep(&value);
 }

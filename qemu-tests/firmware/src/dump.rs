@@ -7,8 +7,8 @@ use debugnet_core::{Armed, Config, DumpInfo, Io, arm as arm_dump};
 use nic_hal::{CrashCell, Entry};
 
 use crate::fault::Registers;
+use crate::image::Image;
 use crate::lan9118::Lan9118;
-use crate::ram::Ram;
 use crate::{SysTickClock, outcome, systick, volatile};
 
 /// What the fault handler finds.
@@ -16,7 +16,7 @@ struct Kit {
     armed: Armed<'static>,
     nic: Lan9118,
     clock: SysTickClock,
-    ram: Ram,
+    image: Image,
     /// What the observer counts down: see [`outcome::event`].
     left: u32,
 }
@@ -28,7 +28,7 @@ static KIT: CrashCell<Kit> = CrashCell::new();
 /// configuration is wrong, or the second time.
 pub(crate) fn arm(config: Config, nic: Lan9118, left: u32) -> Option<()> {
     let armed = arm_dump(config, volatile::dump_memory()?).ok()?;
-    KIT.put(Kit { armed, nic, clock: systick(), ram: Ram::new(), left }).ok()
+    KIT.put(Kit { armed, nic, clock: systick(), image: Image::new()?, left }).ok()
 }
 
 /// Where every fault ends: thread mode, interrupts off, the dump's own stack.
@@ -51,15 +51,12 @@ fn dump(kit: &'static mut Kit, progress: &'static Progress, registers: &Register
         time_s: 0,
         key: &[],
     };
-    let mut io = Io {
-        clock: &mut kit.clock,
-        source: &mut kit.ram,
-        transform: None,
-        info: &info,
-        observer: &mut Watch { left: &mut kit.left },
-        progress,
-    };
-    outcome::tell(kit.armed.dump_in_place(&mut [&mut kit.nic], &mut io))
+    let Kit { armed, nic, clock, image, left } = kit;
+    outcome::tell(image.dump(registers, &info, |source| {
+        let observer = &mut Watch { left };
+        let mut io = Io { clock, source, transform: None, info: &info, observer, progress };
+        armed.dump_in_place(&mut [nic], &mut io)
+    }))
 }
 
 /// Sees the events; a watchdog would be fed in `alive`.

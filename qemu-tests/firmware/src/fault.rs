@@ -11,7 +11,8 @@ use core::arch::{asm, naked_asm};
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use crate::volatile::{STACK, STACK_LEN};
+use crate::image::STACK_LEN;
+use crate::volatile::STACK;
 
 /// What the CPU held when it died, in the order in which the handler stores it.
 #[repr(C)]

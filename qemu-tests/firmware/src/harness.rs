@@ -2,7 +2,9 @@
 
 use crate::console::Line;
 use crate::options::Options;
-use crate::{console, death, dump, live, mpu, nic, outcome, ram, semihosting, systick, volatile};
+use crate::{
+    console, death, dump, image, live, mpu, nic, outcome, ram, semihosting, systick, volatile,
+};
 
 /// Life, in short.
 pub(crate) fn main() -> ! {
@@ -17,6 +19,7 @@ pub(crate) fn main() -> ! {
         fail("64-bit division is wrong");
     }
     outcome::expect(&options);
+    image::set_flat(options.flat);
     mpu::guard();
     ram::fill(options.seed);
 
@@ -29,7 +32,7 @@ pub(crate) fn main() -> ! {
         .ranges("volatile", &[volatile::section()], false)
         .ranges("ram", &[ram::RAM], true)
         .text("nic", "lan9118")
-        .text("image", "flat")
+        .text("image", if options.flat { "flat" } else { "elf" })
         .number("seed", options.seed.into())
         .number("live_sent", seen.sent)
         .number("live_received", seen.received)

@@ -7,6 +7,8 @@
 mod division;
 mod dump;
 mod fault;
+#[cfg_attr(feature = "harness", path = "elf.rs")]
+mod image;
 mod lan9118;
 mod memory;
 mod ram;

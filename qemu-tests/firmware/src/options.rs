@@ -39,6 +39,8 @@ pub(crate) struct Options {
     pub(crate) nested: u32,
     /// Leave QEMU after the outcome.
     pub(crate) exit: bool,
+    /// No ELF core.
+    pub(crate) flat: bool,
     pub(crate) config: Config,
 }
 
@@ -49,13 +51,15 @@ impl Options {
     pub(crate) fn parse(line: &str) -> Result<Self, &str> {
         let mut config = Config::new();
         let mut target = Target::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        let (mut crash, mut seed, mut nested, mut exit) = (Death::Null, 1, 0, false);
+        let (mut crash, mut seed, mut nested) = (Death::Null, 1, 0);
+        let (mut exit, mut flat) = (false, false);
         for word in line.split_ascii_whitespace() {
             let (key, value) = word.split_once('=').ok_or(word)?;
             let number = number(value);
             let address = address(value);
             match (key, number, address) {
                 ("nic", ..) if value == "lan9118" => {}
+                ("image", ..) if matches!(value, "elf" | "flat") => flat = value == "flat",
                 ("crash", ..) => {
                     let death = Death::NAMES.iter().find(|(name, _)| *name == value);
                     crash = death.ok_or(word)?.1;
@@ -77,7 +81,7 @@ impl Options {
         }
         // One of four: there is room.
         let _ = config.targets.push(target);
-        Ok(Self { crash, seed, nested, exit, config })
+        Ok(Self { crash, seed, nested, exit, flat, config })
     }
 }
 

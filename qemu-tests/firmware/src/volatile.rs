@@ -9,13 +9,13 @@ use core::cell::UnsafeCell;
 use debugnet_core::{Cells, Limits, Memory, Needs, Slot, memory_needed};
 use nic_hal::Reserved;
 
+use crate::image::STACK_LEN;
+
 /// Messages in the window.
 pub(crate) const SLOTS: usize = NEEDS.slots;
 const NEEDS: Needs = memory_needed(&Limits::SMALLEST);
 /// Enough for an ack or an ARP packet; longer frames are dropped.
 const RX_LEN: usize = 128;
-/// The dump's own stack.
-pub(crate) const STACK_LEN: usize = 2048;
 
 #[unsafe(link_section = ".volatile")]
 static WINDOW: Reserved<[Slot; NEEDS.slots]> = Reserved::new([Slot::EMPTY; NEEDS.slots]);
