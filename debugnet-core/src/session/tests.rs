@@ -255,3 +255,18 @@ fn pending_lists_what_is_missing() {
     numbers.sort_unstable();
     assert_eq!(numbers, [2, 4, 5, 6, 7, 8]);
 }
+
+/// By it a cell is handed back: an earlier one would free what the device still reads.
+#[test]
+fn the_ticket_is_that_of_the_last_transmission() {
+    let mut bench = Bench::established(16, 1);
+    bench.queue(1);
+    let id = bench.session.poll_transmit(at(2000)).unwrap();
+    bench.session.on_sent(at(2000), id, TxTicket(70));
+    assert_eq!(bench.session.slot(id).unwrap().ticket, TxTicket(70));
+    bench.session.handle_timeout(at(5_000_000));
+    assert_eq!(bench.session.poll_transmit(at(5_000_000)), Some(id));
+    bench.session.on_sent(at(5_000_000), id, TxTicket(71));
+    let Heard::Acked { id, .. } = bench.ack(at(5_000_100), PORT, 2) else { panic!() };
+    assert_eq!(bench.session.slot(id).unwrap().ticket, TxTicket(71), "kept when it is free");
+}
