@@ -12,7 +12,7 @@ core::arch::global_asm!(
     // Architecture, 4.3.1). Bit by bit, the dividend's highest first: what leaves it on
     // the left enters the rest r5:r4, and quotient bits take its place.
     "__aeabi_uldivmod:",
-    "push {{r4-r8, lr}}",
+    "push {{r4-r7, lr}}",
     "movs r4, #0",
     "movs r5, #0",
     "movs r6, #64",
@@ -27,12 +27,9 @@ core::arch::global_asm!(
     "adcs r1, r1",
     "adcs r4, r4",
     "adcs r5, r5",
-    // The rest may have a bit more than 64 by now: bit 0 of r8.
-    "mov r8, #0",
-    "adc r8, r8, #0",
+    // No carry: after n steps the rest has n bits at most.
     "subs r7, r4, r2",
     "sbcs r12, r5, r3",
-    "sbcs r8, r8, #0",
     "ittt hs",
     "movhs r4, r7",
     "movhs r5, r12",
@@ -41,5 +38,5 @@ core::arch::global_asm!(
     "bne 1b",
     "mov r2, r4",
     "mov r3, r5",
-    "pop {{r4-r8, pc}}",
+    "pop {{r4-r7, pc}}",
 );
