@@ -2,9 +2,9 @@
 //!
 //! A delay-based window. Each round trip compares the smallest round-trip time
 //! it saw with the smallest of all: what is above it is standing queue. The
-//! window is steered so that about [`Congestion::queue_target`] messages stand
-//! in the bottleneck, which keeps the line busy and stays well below the 88
-//! packets a stock server's socket holds. Random loss says nothing about
+//! window is steered so that a few messages [stand](super::standing) in the
+//! bottleneck, which keeps the line busy and stays well below the 88 packets a
+//! stock server's socket holds. Random loss says nothing about
 //! congestion and is not an input, except when it is massive or comes with a
 //! full queue.
 //!
@@ -12,6 +12,7 @@
 //! window's own rate and as deep as one burst that a stock server absorbs.
 
 use crate::session::rtt::Rtt;
+use crate::session::standing::Standing;
 use crate::time::Instant;
 
 /// Bytes of UDP and IP header the server's socket buffer is charged with each packet.
@@ -44,6 +45,8 @@ pub(crate) struct Congestion {
     round_lost: u32,
     /// Whether the window, and not the source, limited the round.
     round_limited: bool,
+    /// Messages meant to stand in the bottleneck's queue.
+    standing: Standing,
     /// Rounds in a row without a standing queue.
     calm_rounds: u32,
     tokens: u32,
@@ -81,6 +84,7 @@ impl Congestion {
             round_acked: 0,
             round_lost: 0,
             round_limited: false,
+            standing: Standing::new((burst >> 2).max(2), slots >> 1),
             calm_rounds: 0,
             tokens: burst.saturating_mul(TOKEN),
             filled_at: Instant::ZERO,
@@ -88,11 +92,6 @@ impl Congestion {
             calm_loss: 0,
             probing: None,
         }
-    }
-
-    /// Messages meant to stand in the bottleneck's queue.
-    fn queue_target(&self) -> u32 {
-        self.burst.checked_div(4).unwrap_or(0).max(2)
     }
 
     /// Messages that may be in flight now.
@@ -168,7 +167,7 @@ impl Congestion {
             self.grow(rtt);
         }
         if ends_round {
-            self.end_round(rtt);
+            self.end_round(now, rtt);
             self.train.close(rtt);
             self.restart_round(newest);
         }
@@ -180,7 +179,7 @@ impl Congestion {
         let most = self
             .train
             .messages_in(rtt)
-            .map_or(u32::MAX, |path| path.saturating_add(self.queue_target()).max(self.burst));
+            .map_or(u32::MAX, |path| path.saturating_add(self.standing.messages()).max(self.burst));
         if self.window < most {
             self.window = self.window.saturating_add(1).min(self.window_max);
         } else {
@@ -214,8 +213,10 @@ impl Congestion {
         self.round_limited = false;
     }
 
-    fn end_round(&mut self, rtt: &Rtt) {
+    fn end_round(&mut self, now: Instant, rtt: &Rtt) {
         let (acked, lost) = (self.round_acked, self.round_lost);
+        let is_limited = self.round_limited && !self.starting;
+        self.standing.on_round(now, acked, is_limited);
         // More than half of a real round lost is no bit error.
         if lost > acked && lost > Self::WINDOW_MIN {
             self.starting = false;
@@ -234,7 +235,7 @@ impl Congestion {
         let loaded_us = base_us.saturating_add(standing_us);
         // Little's law: what stands in the queue is its share of the round trip.
         let queued = scaled(self.window, standing_us, loaded_us);
-        let target = self.queue_target();
+        let target = self.standing.messages();
         let all = acked.saturating_add(lost).max(1);
         let loss = scaled(lost, 1024, all);
         if queued <= target {
@@ -268,6 +269,7 @@ impl Congestion {
         }
         let aim = path.saturating_add(target);
         if is_overrun {
+            self.standing.on_overrun();
             return self.set_window(aim);
         }
         // Half the way at a time; a path that stays calm has grown, and is

@@ -17,6 +17,7 @@ mod congestion;
 mod recovery;
 mod rtt;
 mod slots;
+mod standing;
 
 use crate::nic::TxTicket;
 use crate::time::Instant;
