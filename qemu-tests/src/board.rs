@@ -1,6 +1,6 @@
 //! The machines that a guest boots on, and what each of them takes.
 
-use crate::qemu::{IMAGES, Machine};
+use crate::qemu::{COMPRESSIONS, IMAGES, Machine};
 
 /// A machine of QEMU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,7 +182,7 @@ impl Board {
     /// # Errors
     /// What does not fit, and what would.
     pub fn check(&self, machine: &Machine) -> Result<(), Misfit> {
-        let Machine { nic, memory_mib, mtu, mapping, client, cpus, image, .. } = machine;
+        let Machine { nic, memory_mib, mtu, mapping, client, cpus, image, compress, .. } = machine;
         let name = self.name;
         let wrong = |what: String| Err(Misfit(what));
         if !self.nics.contains(&nic.as_str()) {
@@ -200,6 +200,13 @@ impl Board {
         let images = self.guest.images();
         if !images.contains(&image.as_str()) {
             return wrong(format!("{name} makes no {image} image, but {}", images.join(", ")));
+        }
+        if compress != COMPRESSIONS[0] && (self.guest == Guest::Firmware || client == "c") {
+            let who = if client == "c" { "the client in C" } else { name };
+            return wrong(format!(
+                "{who} cannot compress with {compress}, it takes {}",
+                COMPRESSIONS[0]
+            ));
         }
         if self.guest != Guest::PC && (mapping != "identity" || *cpus != 1) {
             return wrong(format!("{name} has one CPU, and one mapping, identity"));
@@ -239,6 +246,18 @@ mod tests {
         assert!(text(fits("mps2-an385", "lan9118", 4, 4148)).contains("4148"));
         let two = Machine { nic: "lan9118".into(), memory_mib: 4, cpus: 2, ..Machine::default() };
         assert!(board("mps2-an385").unwrap().check(&two).is_err());
+        let gzip = Machine { cpus: 1, compress: "gzip".into(), ..two.clone() };
+        let wrong = board("mps2-an385").unwrap().check(&gzip).unwrap_err().0;
+        assert!(wrong.contains("mps2-an385 cannot compress with gzip"), "{wrong}");
+        let in_c = Machine {
+            machine: "microvm".into(),
+            nic: "virtio-net-device".into(),
+            client: "c".into(),
+            image: "flat".into(),
+            ..gzip
+        };
+        let wrong = board("microvm").unwrap().check(&in_c).unwrap_err().0;
+        assert!(wrong.contains("client in C cannot compress with gzip"), "{wrong}");
         let freebsd = Machine { cpus: 1, image: "freebsd".into(), ..two };
         assert!(board("mps2-an385").unwrap().check(&freebsd).unwrap_err().0.contains("flat"));
     }

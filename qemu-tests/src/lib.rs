@@ -33,3 +33,4 @@ pub mod serial;
 pub mod server;
 pub mod tap;
 pub mod traffic;
+pub mod unpack;

@@ -13,7 +13,7 @@ use crate::core_file::CoreFile;
 use crate::far_end::Network;
 use crate::frame::Station;
 use crate::hostile;
-use crate::qemu::{CRASHES, MAC, MIB, Machine};
+use crate::qemu::{COMPRESSIONS, CRASHES, MAC, MIB, Machine};
 use crate::run::{RunConfig, RunError, RunReport};
 use crate::serial::OutcomeKind;
 
@@ -22,6 +22,8 @@ const FIRMWARE_STACK: u64 = 2048;
 
 /// Bytes of stack that core, driver and the guest's observer may use, without compression.
 pub const STACK_MAX: u64 = 4096;
+/// The same with compression, as `debugnet-gzip` says.
+const GZIP_STACK_MAX: u64 = 8192;
 /// Longest time between two signs of life, in microseconds. A step takes less than a
 /// millisecond; the rest is for a host that runs something else.
 const WATCHDOG_GAP_MAX_US: u64 = 5_000_000;
@@ -303,6 +305,7 @@ impl Case {
         let is_flapping = matches!(self.attack, Some(Attack::Flap(_)));
         ensure(!is_flapping || outcome.retransmits > 0, || "the link was never down".into())?;
         self.judge_figures(report)?;
+        self.judge_compressed(report)?;
         let lost = stats.up.lost + stats.down.lost;
         ensure((lost > 0) == (self.link.loss > 0.0) || self.attack.is_some(), || {
             format!("{lost} frames lost")
@@ -322,7 +325,11 @@ impl Case {
         let told = |name| report.outcome.more.get(name).and_then(Value::as_u64);
         let is_firmware = self.needs().is_some_and(|(guest, _)| guest == Guest::Firmware);
         let is_smallest = is_firmware && self.machine.image == "flat";
-        let limit = if is_smallest { FIRMWARE_STACK } else { STACK_MAX };
+        let limit = match self.machine.compress.as_str() {
+            "gzip" => GZIP_STACK_MAX,
+            _ if is_smallest => FIRMWARE_STACK,
+            _ => STACK_MAX,
+        };
         // Both paint it; no paint left means that it was too small.
         let stack = told("stack_bytes");
         ensure(stack.is_none_or(|used| used < limit), || {
@@ -334,6 +341,19 @@ impl Case {
         let gap = told("watchdog_gap_us");
         ensure(gap.is_none_or(|gap| gap < WATCHDOG_GAP_MAX_US), || {
             format!("{gap:?} us without a sign of life")
+        })
+    }
+
+    /// What is asked to be compressed is, and zeros take next to nothing.
+    fn judge_compressed(&self, report: &RunReport) -> Result<(), String> {
+        if self.machine.compress == COMPRESSIONS[0] {
+            return Ok(());
+        }
+        let unpacked = report.unpacked.as_ref().ok_or("nothing was decompressed")?;
+        let (packed, used) = (unpacked.packed_len, report.used_bytes);
+        // The pattern cannot be compressed; deflate adds a little to it.
+        ensure(packed < used + used / 20, || {
+            format!("{packed} bytes compressed, {used} bytes of pages in use")
         })
     }
 
@@ -416,7 +436,7 @@ fn judge_redacted(report: &RunReport) -> Result<(), String> {
     ensure(not_sent == Some(len), || format!("the guest says {not_sent:?} bytes not sent"))?;
     let told = report.server.as_ref().and_then(|server| server.event["not_sent"]["bytes"].as_u64());
     ensure(told >= Some(len), || format!("the server says {told:?} bytes not sent"))?;
-    let vmcore = report.files.vmcore.as_deref().ok_or("there is no file")?;
+    let vmcore = report.image().ok_or("there is no file")?;
     let core = CoreFile::read(vmcore).map_err(|error| error.to_string())?;
     let regions = core.regions().ok_or("no list of regions in the notes")?;
     let entry = regions.iter().find(|region| region.range == redacted);
@@ -527,7 +547,10 @@ fn images(full: bool) -> Vec<Case> {
     used.expect = Expect::OnlyUsed;
     let mut all = small().named("zeros-sent").append("fill=4 zeros=send");
     all.expect = Expect::AllSent;
-    cases.extend([used, all]);
+    // Zeros are not left out of what is compressed, but take next to nothing.
+    let mut gzip = Case::new("q35", nic, 32, PLAIN, 1, "null").named("gzip").append("fill=8");
+    gzip.machine.compress = "gzip".into();
+    cases.extend([used, all, gzip]);
     cases
 }
 

@@ -60,6 +60,8 @@ pub const MAPPINGS: &[&str] = &["identity", "higher-half"];
 pub const CLIENTS: &[&str] = &["rust", "c"];
 /// What the guest's dump can look like.
 pub const IMAGES: &[&str] = &["elf", "flat", "freebsd"];
+/// How the guest's dump can be compressed; the first is the usual.
+pub const COMPRESSIONS: &[&str] = &["none", "gzip"];
 /// Accelerators.
 pub const ACCELERATORS: &[&str] = &["tcg", "kvm"];
 
@@ -84,6 +86,8 @@ pub struct Machine {
     pub client: String,
     /// One of [`IMAGES`].
     pub image: String,
+    /// One of [`COMPRESSIONS`].
+    pub compress: String,
     /// Whether the guest keeps its keys out of the image.
     pub redact: bool,
     /// How many CPUs, 1 or 2.
@@ -115,6 +119,7 @@ impl Default for Machine {
             mapping: "identity".into(),
             client: "rust".into(),
             image: "elf".into(),
+            compress: COMPRESSIONS[0].into(),
             redact: false,
             cpus: 1,
             memory_mib: 256,
@@ -150,6 +155,9 @@ impl Machine {
         // The usual one of each guest needs no word.
         if board(&self.machine).is_some_and(|board| board.guest.images()[0] != self.image) {
             let _ = write!(line, " image={}", self.image);
+        }
+        if self.compress != COMPRESSIONS[0] {
+            let _ = write!(line, " compress={}", self.compress);
         }
         if self.redact {
             line.push_str(" redact=1");

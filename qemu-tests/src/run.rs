@@ -13,11 +13,12 @@ use crate::compare::{Image, Layout, LayoutError, Verdict, break_byte, compare, o
 use crate::contents::{leak, used_bytes};
 use crate::far_end::Network;
 use crate::gateway::{Gateway, GatewayConfig, Stats, WireConfig, free_loopback, socket_paths};
-use crate::qemu::{Machine, Paths, Qemu};
+use crate::qemu::{COMPRESSIONS, Machine, Paths, Qemu};
 use crate::qmp::{Monitor, TruthFile, save_truth};
 use crate::serial::{Bench, Line, Outcome, OutcomeKind, Ready};
 use crate::server::{Finished, Server};
 use crate::tap::Namespace;
+use crate::unpack::{Unpacked, gunzip};
 
 /// What is to be run.
 #[derive(Clone, Debug)]
@@ -138,7 +139,9 @@ pub struct RunReport {
     pub dump_bytes: u64,
     /// Bytes of pages of RAM that are not all zero, as QEMU has them; 0 without a truth.
     pub used_bytes: u64,
-    /// Where in the file something of what was to be kept out of it is.
+    /// What a compressed dump holds; `None` if it is not compressed, or not complete.
+    pub unpacked: Option<Unpacked>,
+    /// Where in the image something of what was to be kept out of it is.
     pub leak_at: Option<u64>,
     /// The run's files.
     pub files: Files,
@@ -149,6 +152,14 @@ impl RunReport {
     pub fn is_identical(&self) -> bool {
         self.verdict.as_ref().is_some_and(Verdict::is_identical)
             && self.server.as_ref().is_some_and(|server| server.result == "complete")
+    }
+
+    /// The file to look into: the dump, or what it holds if it is compressed.
+    pub fn image(&self) -> Option<&Path> {
+        match &self.unpacked {
+            Some(unpacked) => Some(&unpacked.image),
+            None => self.files.vmcore.as_deref(),
+        }
     }
 
     /// Why it is not identical, in one line; `None` if it is.
@@ -226,6 +237,8 @@ const SERVER_MAX: Duration = Duration::from_secs(60);
 const GAVE_UP_MAX: Duration = Duration::from_secs(1);
 /// How long the link stays down after a death without one.
 const LINK_DOWN: Duration = Duration::from_millis(500);
+/// Most that an image has beside RAM.
+const HEADERS_MAX: u64 = 16 << 20;
 const CONNECT_MAX: Duration = Duration::from_secs(20);
 const QUIT_MAX: Duration = Duration::from_secs(20);
 
@@ -355,7 +368,18 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
         Err(error) => return Err(doing("waiting for netdumpd")(error)),
     };
     let mut vmcore = finished.as_ref().and_then(|finished| finished.vmcore.clone());
-    let judged = vmcore.as_deref().filter(|_| !truth.is_empty());
+    let mut judged = vmcore.as_deref().filter(|_| !truth.is_empty());
+    let mut unpacked = None;
+    if config.machine.compress != COMPRESSIONS[0] {
+        // Of a cut one there is nothing to compare.
+        let is_whole = finished.as_ref().is_some_and(|finished| finished.result == "complete");
+        unpacked = judged
+            .filter(|_| is_whole)
+            .map(|vmcore| gunzip(vmcore, layout.file_len() + HEADERS_MAX))
+            .transpose()
+            .map_err(doing("decompressing the vmcore"))?;
+        judged = unpacked.as_ref().map(|unpacked| unpacked.image.as_path());
+    }
     let verdict = judged.map(|vmcore| judge(config, vmcore, &layout, &truth)).transpose()?;
     let leak_at = judged.map(|vmcore| leak(vmcore, &layout.redacted, &truth)).transpose();
     let leak_at = leak_at.map_err(doing("looking for what was kept out"))?.flatten();
@@ -374,6 +398,7 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
         verdict,
         dump_bytes: total,
         used_bytes,
+        unpacked,
         leak_at,
         files: Files {
             vmcore,

@@ -14,6 +14,7 @@ use qemu_tests::gateway::Stats;
 use qemu_tests::qemu::Machine;
 use qemu_tests::run::{Progress, RunConfig, RunReport, run as run_guest, time_limit};
 use qemu_tests::serial::OutcomeKind;
+use qemu_tests::unpack::Unpacked;
 use serde_json::{Value, json};
 
 use crate::{cargo, tools, values};
@@ -38,6 +39,10 @@ pub(crate) struct Args {
     /// [default: elf, if the guest makes it]
     #[arg(long, value_name = "NAME", value_parser = values::image)]
     image: Option<String>,
+    /// How the dump is compressed on its way: none, or gzip, of which the comparison reads what it
+    /// holds
+    #[arg(long, value_name = "NAME", default_value = "none", value_parser = values::compress)]
+    compress: String,
     /// Keep a page of the guest's keys out of the dump
     #[arg(long)]
     redact: bool,
@@ -109,6 +114,7 @@ fn machine(args: &Args) -> Result<(Machine, &'static Board)> {
         mapping: args.mapping.clone(),
         client: args.client.clone(),
         image: args.image.as_deref().unwrap_or(board.guest.images()[0]).to_owned(),
+        compress: args.compress.clone(),
         redact: args.redact,
         cpus: args.cpus,
         memory_mib,
@@ -234,6 +240,14 @@ fn summarise(args: &Args, machine: &Machine, report: &RunReport) {
         "sent",
         format!("{} bytes in {} messages", traffic.data_bytes, traffic.data_messages),
     ));
+    if let Some(unpacked) = &report.unpacked {
+        let Unpacked { image_len, packed_len, .. } = unpacked;
+        let ratio = unpacked.ratio();
+        lines.push(field(
+            "compressed",
+            format!("{image_len} bytes of image in {packed_len}, {ratio:.2} to 1"),
+        ));
+    }
     if let (Some(us), Some(goodput)) = (traffic.data_us(), traffic.goodput_mb_s()) {
         lines.push(field("goodput", format!("{goodput:.1} MB/s over {:.2} s", us as f64 / 1e6)));
     }
@@ -262,6 +276,7 @@ fn summarise(args: &Args, machine: &Machine, report: &RunReport) {
     let files = &report.files;
     let named = [
         ("vmcore", files.vmcore.as_deref()),
+        ("unpacked", report.unpacked.as_ref().map(|unpacked| unpacked.image.as_path())),
         ("capture", files.pcap.as_deref()),
         ("serial log", Some(files.serial_log.as_path())),
         ("server log", Some(files.server_log.as_path())),
@@ -291,6 +306,7 @@ fn to_json(machine: &Machine, report: &RunReport, guest: &Path) -> Value {
         "nic": machine.nic,
         "machine": machine.machine,
         "accel": machine.accel,
+        "compress": machine.compress,
         "dump_bytes": report.dump_bytes,
         "sent_bytes": traffic.data_bytes,
         "seconds": traffic.data_us().map(|us| us as f64 / 1e6),
@@ -300,6 +316,12 @@ fn to_json(machine: &Machine, report: &RunReport, guest: &Path) -> Value {
         "vmcore": report.files.vmcore,
         "guest": guest,
     });
+    if let Some(unpacked) = &report.unpacked {
+        object["image_bytes"] = unpacked.image_len.into();
+        object["compressed_bytes"] = unpacked.packed_len.into();
+        object["ratio"] = unpacked.ratio().into();
+        object["unpacked"] = unpacked.image.to_string_lossy().into();
+    }
     if let Some(complaint) = report.complaint() {
         object["error"] = complaint.into();
     }

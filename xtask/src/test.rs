@@ -216,8 +216,7 @@ impl Judges {
     /// A dump in the debuggers.
     fn dump(&self, case: &Case, guest: &Path, report: &RunReport) -> Result<()> {
         let machine = &case.machine;
-        let Some(vmcore) = report.files.vmcore.as_deref().filter(|_| case.is_for_debuggers())
-        else {
+        let Some(vmcore) = report.image().filter(|_| case.is_for_debuggers()) else {
             return Ok(());
         };
         if self.readelf {

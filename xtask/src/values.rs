@@ -1,7 +1,7 @@
 //! Values of flags, with errors that say what would have been right.
 
 use qemu_tests::board;
-use qemu_tests::qemu::{ACCELERATORS, CLIENTS, CRASHES, IMAGES, MAPPINGS};
+use qemu_tests::qemu::{ACCELERATORS, CLIENTS, COMPRESSIONS, CRASHES, IMAGES, MAPPINGS};
 
 /// Least RAM of a guest in MiB: the kernel, its stacks and something to dump.
 const MEMORY_MIN_MIB: u64 = 16;
@@ -98,6 +98,11 @@ pub(crate) fn client(text: &str) -> Result<String, String> {
 /// What the dump looks like.
 pub(crate) fn image(text: &str) -> Result<String, String> {
     one_of(text, IMAGES)
+}
+
+/// How the dump is compressed.
+pub(crate) fn compress(text: &str) -> Result<String, String> {
+    one_of(text, COMPRESSIONS)
 }
 
 /// An accelerator.

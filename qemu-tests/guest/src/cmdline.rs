@@ -45,6 +45,8 @@ pub struct Options {
     pub fill_mib: Option<u64>,
     /// `image=`: what the dump looks like. Default `elf`.
     pub image: ImageKind,
+    /// `compress=`: how the image is compressed on its way. Default `none`.
+    pub compress: Compression,
     /// `redact=1`: keep the kernel's keys out of the image.
     pub redact: bool,
     /// `cpus=`: how many CPUs to use, 1 or 2. Default 1.
@@ -100,6 +102,7 @@ impl Default for Options {
             seed: 1,
             fill_mib: None,
             image: ImageKind::Elf,
+            compress: Compression::None,
             redact: false,
             cpus: 1,
             second: Second::Idle,
@@ -328,6 +331,19 @@ impl ImageKind {
     }
 }
 
+/// How the image is compressed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// gzip at its fastest, in 168 KiB.
+    Gzip,
+}
+
+impl Compression {
+    const NAMES: &[(&str, Self)] = &[("none", Self::None), ("gzip", Self::Gzip)];
+}
+
 /// Why the command line was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ParseError<'a> {
@@ -420,6 +436,9 @@ impl Options {
             }
             "image" => {
                 self.image = named(ImageKind::NAMES, value).ok_or(bad("elf, flat or freebsd"))?;
+            }
+            "compress" => {
+                self.compress = named(Compression::NAMES, value).ok_or(bad("none or gzip"))?;
             }
             "redact" => self.redact = yes_or_no(value).ok_or(bad("0 or 1"))?,
             "busy" => {
@@ -514,7 +533,7 @@ mod tests {
     fn every_key_is_understood() {
         let options = Options::parse(
             "nic=virtio-net-pci crash=driver-lock mtu=4148 server=192.0.2.1 client=192.0.2.7 \
-             gateway=192.0.2.254 path=var/crash slots=256 nested=7 nested-in=half seed=0x10 fill=48 cpus=2 image=flat redact=1 exit=1 \
+             gateway=192.0.2.254 path=var/crash slots=256 nested=7 nested-in=half seed=0x10 fill=48 cpus=2 image=flat compress=gzip redact=1 exit=1 \
              second=writes clock=jump busy=7 left=msi-x,bus-off link=bounce offload=1 tx-queue=64 rx-queue=16 bench=8 \
              payload=4000 deadline=60 no-progress=2 link-wait=3 max-transmissions=9 strict=yes \
              zeros=send",
@@ -534,6 +553,7 @@ mod tests {
             second: Second::Writes,
             clock: ClockFate::Jump,
             image: ImageKind::Flat,
+            compress: Compression::Gzip,
             redact: true,
             busy: 7,
             left: Left { msi_x: true, bus_off: true, ..Left::default() },
@@ -608,6 +628,7 @@ mod tests {
             ("seed", "seed=-1"),
             ("cpus", "cpus=3"),
             ("image", "image=coff"),
+            ("compress", "compress=zstd"),
             ("second", "second=sleeps"),
             ("clock", "clock=late-again"),
             ("redact", "redact=2"),

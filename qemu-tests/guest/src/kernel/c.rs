@@ -9,7 +9,7 @@ use core::fmt::Write;
 use debugnet_capi as capi;
 use debugnet_core::addr::{PhysAddr, PhysRange};
 use debugnet_core::time::Clock;
-use guest::cmdline::Options;
+use guest::cmdline::{Compression, Options};
 use guest::memory::{self, RANGES_MAX, Ranges};
 use guest::report;
 use heapless::String;
@@ -57,6 +57,9 @@ pub(super) fn arm(
     device: Option<Device>,
 ) -> Result<(), String<128>> {
     let why = |text: &str| String::try_from(text).unwrap_or_default();
+    if options.compress != Compression::None {
+        return Err(why("the client in C has no compressor"));
+    }
     let registers = device
         .and_then(|device| device.mmio_registers())
         .ok_or_else(|| why("the driver in C wants virtio-net-device"))?;

@@ -9,13 +9,14 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use debugnet_core::addr::PhysRange;
 use debugnet_core::dump::layout::Cpu;
-use debugnet_core::dump::{Failure, Outcome};
+use debugnet_core::dump::{Failure, Outcome, Transform};
 use debugnet_core::nic::{Nic, NicError};
 use debugnet_core::observer::{DumpingLine, Event};
 use debugnet_core::progress::{Progress, Stage};
 use debugnet_core::time::{Clock, Instant};
 use debugnet_core::{Armed, ConfigError, DumpInfo, Io, Observer, Verdict, arm as arm_dump};
-use guest::cmdline::{ClockFate, Death, NestedIn, Options, Second};
+use debugnet_gzip::{Gzip, GzipError};
+use guest::cmdline::{ClockFate, Compression, Death, NestedIn, Options, Second};
 use guest::report;
 use heapless::{String, Vec};
 use nic_hal::{CrashCell, Entry, Identity};
@@ -34,6 +35,7 @@ struct Kit {
     /// Seconds since 1970 when the clock started.
     armed_time_s: u64,
     image: Image,
+    gzip: Option<Gzip<'static>>,
     how: Death,
     nested: Option<u32>,
     nested_in: NestedIn,
@@ -68,6 +70,8 @@ pub(super) enum ArmError {
     Nic(NicError),
     /// There is no image of this RAM.
     Image(ImageError),
+    /// There is no compressor.
+    Gzip(GzipError),
     /// The crash path in C does not want it.
     #[cfg(feature = "c")]
     C(String<128>),
@@ -81,6 +85,7 @@ impl fmt::Display for ArmError {
             Self::Config(error) => write!(f, "{error}"),
             Self::Nic(error) => write!(f, "{error:?}"),
             Self::Image(error) => write!(f, "{error}"),
+            Self::Gzip(error) => write!(f, "{error}"),
             #[cfg(feature = "c")]
             Self::C(error) => f.write_str(error),
             Self::Twice => f.write_str("done before"),
@@ -113,12 +118,17 @@ pub(super) fn arm(
         }
     };
     let image = Image::new(machine, options.image, secret).map_err(ArmError::Image)?;
+    let gzip = match options.compress {
+        Compression::None => None,
+        Compression::Gzip => Some(compressor()?),
+    };
     let kit = Kit {
         armed,
         nic,
         clock: arch::cpu_clock(machine.counter_hz),
         armed_time_s: machine.boot_time_s,
         image,
+        gzip,
         how: options.crash,
         nested: options.nested,
         nested_in: options.nested_in,
@@ -129,6 +139,13 @@ pub(super) fn arm(
     };
     DUMP_BYTES.store(machine.ram.iter().map(|run| run.len()).sum(), Ordering::Relaxed);
     KIT.put(kit).map_err(|_| ArmError::Twice)
+}
+
+/// A compressor as fast as can be: the CPU does nothing else during the dump.
+fn compressor() -> Result<Gzip<'static>, ArmError> {
+    const LEVEL: u8 = 1;
+    let memory = volatile::gzip_memory().ok_or(ArmError::Twice)?;
+    Gzip::new(memory, volatile::GZIP_WINDOW, LEVEL).map_err(ArmError::Gzip)
 }
 
 /// Where every fault ends. Called by the arch layer on an interrupt stack.
@@ -202,13 +219,14 @@ fn dump(
         alive_at: None,
         gap_us: 0,
     };
-    let Kit { armed, nic, clock, image, .. } = kit;
+    let Kit { armed, nic, clock, image, gzip, .. } = kit;
     let mut clock =
         FatedClock { inner: clock, fate: kit.clock_fate, is_half: &is_half, stopped_at: None };
     let mut stack_bytes = 0;
     let outcome = image.dump(&info, cpus, registers, |source| {
         let (clock, observer) = (&mut clock, &mut observer);
-        let mut io = Io { clock, source, transform: None, info: &info, observer, progress };
+        let transform = gzip.as_mut().map(|gzip| gzip as &mut dyn Transform);
+        let mut io = Io { clock, source, transform, info: &info, observer, progress };
         let paint = Paint::new();
         let outcome = match nic {
             Some(nic) => armed.dump(&mut [nic as &mut dyn Nic], &mut io),

@@ -6,6 +6,7 @@
 
 use debugnet_core::addr::DeviceAddr;
 use debugnet_core::{Cells, Limits, Memory, Needs, Slot, memory_needed};
+use debugnet_gzip::Window;
 use guest::cmdline::SLOTS_MAX;
 use nic_hal::{DmaRegion, Reserved};
 
@@ -14,6 +15,10 @@ use super::driver::MEMORY_NEEDED;
 
 /// Room for the largest payload that a stock server takes.
 const NEEDS: Needs = memory_needed(&Limits { slots: SLOTS_MAX, cells: 64, payload_len: 4096 });
+
+/// What the compressor gets: the least there is.
+pub(super) const GZIP_WINDOW: Window = Window::Small;
+const GZIP_LEN: usize = GZIP_WINDOW.workspace_len();
 
 #[repr(C, align(4096))]
 struct Pages<const LEN: usize>([u8; LEN]);
@@ -28,6 +33,8 @@ static CELLS: Reserved<Pages<{ NEEDS.cell_bytes }>> = Reserved::new(Pages([0; NE
 static RX: Reserved<[u8; NEEDS.rx]> = Reserved::new([0; NEEDS.rx]);
 #[unsafe(link_section = ".volatile")]
 static NIC_MEMORY: Reserved<Pages<MEMORY_NEEDED>> = Reserved::new(Pages([0; MEMORY_NEEDED]));
+#[unsafe(link_section = ".volatile")]
+static GZIP_MEMORY: Reserved<[u8; GZIP_LEN]> = Reserved::new([0; GZIP_LEN]);
 
 /// The dump's memory with a window of `slots` messages. `None` the second time.
 pub(super) fn dump_memory(slots: usize) -> Option<Memory<'static>> {
@@ -56,4 +63,12 @@ pub(super) fn nic_memory() -> Option<DmaRegion> {
     // SAFETY: static memory that is the driver's for ever, part of the image and so
     // contiguous; there is no IOMMU, and PC devices are coherent.
     unsafe { DmaRegion::from_static(&mut pages.0, device) }
+}
+
+/// Workspace of the compressor. `None` the second time.
+pub(super) fn gzip_memory() -> Option<&'static mut [u8]> {
+    // SAFETY: arming, once, on the only thread there is: no other `take` is under way, and
+    // the memory is the compressor's for ever.
+    let memory = unsafe { GZIP_MEMORY.take() }?;
+    Some(memory)
 }
