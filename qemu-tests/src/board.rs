@@ -1,6 +1,6 @@
 //! The machines that a guest boots on, and what each of them takes.
 
-use crate::qemu::{COMPRESSIONS, IMAGES, Machine};
+use crate::qemu::{COMPRESSIONS, DEFMT, IMAGES, Machine};
 
 /// A machine of QEMU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,6 +216,9 @@ impl Board {
         if client == "c" && (name, nic.as_str(), image.as_str(), mapping.as_str()) != in_c {
             return wrong("the client in C takes microvm, virtio-net-device, image flat".into());
         }
+        if client == DEFMT && self.guest != Guest::Firmware {
+            return wrong(format!("{name} has no client that logs with defmt; mps2-an385 has"));
+        }
         Ok(())
     }
 }
@@ -258,6 +261,10 @@ mod tests {
         };
         let wrong = board("microvm").unwrap().check(&in_c).unwrap_err().0;
         assert!(wrong.contains("client in C cannot compress with gzip"), "{wrong}");
+        let defmt = Machine { client: DEFMT.into(), cpus: 1, ..two.clone() };
+        assert_eq!(board("mps2-an385").unwrap().check(&defmt), Ok(()));
+        let on_a_pc = Machine { client: DEFMT.into(), ..Machine::default() };
+        assert!(board("q35").unwrap().check(&on_a_pc).unwrap_err().0.contains("defmt"));
         let freebsd = Machine { cpus: 1, image: "freebsd".into(), ..two };
         assert!(board("mps2-an385").unwrap().check(&freebsd).unwrap_err().0.contains("flat"));
     }

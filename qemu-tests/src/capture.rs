@@ -1,6 +1,6 @@
 //! QEMU's own capture of the guest's link, and what a take-over may leave in it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::path::Path;
 use pcap_file::pcap::PcapReader;
 use smoltcp::wire::{EthernetAddress, EthernetFrame, EthernetProtocol};
 
-use crate::far_end::{CLIENT_PORT, Network};
+use crate::far_end::{CLIENT_PORT, HERALD_PORT, Network};
 use crate::frame::{self, Received};
 use crate::live;
 
@@ -39,20 +39,43 @@ pub struct Sent {
 /// # Errors
 /// A file that is no capture.
 pub fn read(path: &Path, mac: EthernetAddress, network: &Network) -> io::Result<Sent> {
-    let file = BufReader::with_capacity(1 << 20, File::open(path)?);
-    let mut reader = PcapReader::new(file).map_err(io::Error::other)?;
     let mut sent = Sent::default();
     let mut number = 0;
-    while let Some(packet) = reader.next_packet() {
-        let packet = packet.map_err(io::Error::other)?;
+    each_frame(path, |frame| {
         number += 1;
-        if let Some(why) = sent.account(&packet.data, mac, network)
+        if let Some(why) = sent.account(frame, mac, network)
             && sent.strays.len() < STRAYS_MAX
         {
             sent.strays.push_back((number, why));
         }
-    }
+    })?;
     Ok(sent)
+}
+
+/// The server's ports that the guest's dump went to, in the capture at `path`.
+///
+/// # Errors
+/// A file that is no capture.
+pub fn session_ports(path: &Path, network: &Network) -> io::Result<Vec<u16>> {
+    let mut ports = BTreeSet::new();
+    each_frame(path, |frame| {
+        if let Received::Udp(datagram) = frame::parse(frame)
+            && datagram.from.ip == network.client
+            && datagram.to_port != HERALD_PORT
+        {
+            ports.insert(datagram.to_port);
+        }
+    })?;
+    Ok(ports.into_iter().collect())
+}
+
+fn each_frame(path: &Path, mut act: impl FnMut(&[u8])) -> io::Result<()> {
+    let file = BufReader::with_capacity(1 << 20, File::open(path)?);
+    let mut reader = PcapReader::new(file).map_err(io::Error::other)?;
+    while let Some(packet) = reader.next_packet() {
+        act(&packet.map_err(io::Error::other)?.data);
+    }
+    Ok(())
 }
 
 impl Sent {
@@ -100,7 +123,6 @@ impl Sent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::far_end::HERALD_PORT;
     use crate::frame::{Path as Route, Station};
 
     const MAC: EthernetAddress = EthernetAddress([0x52, 0x54, 0, 0x12, 0x34, 0x56]);

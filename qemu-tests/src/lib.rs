@@ -18,6 +18,7 @@ pub mod capture;
 pub mod compare;
 pub mod contents;
 pub mod core_file;
+pub mod defmt_log;
 pub mod far_end;
 pub mod fault_log;
 pub mod frame;

@@ -10,10 +10,11 @@ use crate::attack::Attack;
 use crate::board::{Arch, BOARDS, Board, Guest, board};
 use crate::capture;
 use crate::core_file::CoreFile;
+use crate::defmt_log;
 use crate::far_end::Network;
 use crate::frame::Station;
 use crate::hostile;
-use crate::qemu::{COMPRESSIONS, CRASHES, MAC, MIB, Machine};
+use crate::qemu::{COMPRESSIONS, CRASHES, DEFMT, MAC, MIB, Machine};
 use crate::run::{RunConfig, RunError, RunReport};
 use crate::serial::OutcomeKind;
 
@@ -124,6 +125,11 @@ impl Case {
         self.machine.client = "c".into();
         self.machine.image = "flat".into();
         self.named("c")
+    }
+
+    fn with_defmt(mut self) -> Self {
+        self.machine.client = DEFMT.into();
+        self.named(DEFMT)
     }
 
     pub(crate) fn two_cpus(mut self) -> Self {
@@ -312,6 +318,7 @@ impl Case {
         })?;
         ensure(!self.decoys || stats.decoys > 0, || "the guest was shown no decoy".into())?;
         self.judge_offload(report)?;
+        self.judge_log(report)?;
         if self.needs().is_none_or(|(guest, _)| guest == Guest::Firmware) {
             // The firmware's living frames bear no mark.
             return Ok(());
@@ -388,6 +395,19 @@ impl Case {
         ensure(!self.tap || fits, || {
             format!("read {read} bytes of the image and copied {copied}, volatile: {volatile:x?}")
         })
+    }
+
+    /// The log of a guest that keeps one tells the dump's story, with the port that is seen in
+    /// the capture.
+    fn judge_log(&self, report: &RunReport) -> Result<(), String> {
+        let Some(logged) = &report.logged else {
+            return ensure(self.machine.client != DEFMT, || "the guest has no log".into());
+        };
+        let path = self.capture(report).ok_or("there is no capture")?;
+        let ports = capture::session_ports(path, &self.network)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        let [port] = ports[..] else { return Err(format!("sessions with the ports {ports:?}")) };
+        defmt_log::judge(logged, port)
     }
 
     /// QEMU's own capture: no frame that the take-over should have prevented.
@@ -492,6 +512,7 @@ fn subset() -> Vec<Case> {
         Case::new("microvm", "virtio-net-device", 32, PLAIN, 1, "null").in_c(),
         Case::new("mps2-an385", "lan9118", 4, PLAIN, 1, "driver-lock"),
         Case::new("mps2-an385", "lan9118", 4, PLAIN, 0, "null").image("flat"),
+        Case::new("mps2-an385", "lan9118", 4, PLAIN, 1, "panic").with_defmt(),
         Case::new("aarch64-virt", "virtio-net-device", 32, PLAIN, 1, "null"),
         Case::new("riscv64-virt", "virtio-net-device", 32, PLAIN, 1, "panic"),
     ]

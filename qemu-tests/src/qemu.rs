@@ -56,8 +56,11 @@ pub const CRASHES: &[&str] = &["null", "panic", "stack", "driver-lock"];
 /// Where the kernel's virtual addresses are: equal to the physical ones, or in the top 2 GiB. Each
 /// is a guest of its own.
 pub const MAPPINGS: &[&str] = &["identity", "higher-half"];
-/// What dumps: the library in Rust, or C code through its C interface. Each is a guest of its own.
-pub const CLIENTS: &[&str] = &["rust", "c"];
+/// What dumps: the library in Rust, C code through its C interface, or Rust that logs with `defmt`
+/// on a second serial port. Each is a guest of its own.
+pub const CLIENTS: &[&str] = &["rust", "c", DEFMT];
+/// The last of them.
+pub const DEFMT: &str = "defmt";
 /// What the guest's dump can look like.
 pub const IMAGES: &[&str] = &["elf", "flat", "freebsd"];
 /// How the guest's dump can be compressed; the first is the usual.
@@ -215,6 +218,8 @@ pub struct Paths {
     pub guest: PathBuf,
     /// Everything the guest says is written here.
     pub serial_log: PathBuf,
+    /// Where the bytes of a second serial port go, if the guest writes to one.
+    pub defmt_log: Option<PathBuf>,
     /// What QEMU itself says is written here.
     pub qemu_log: PathBuf,
     /// Where QEMU writes the registers of every exception, if it is to.
@@ -269,6 +274,10 @@ impl Qemu {
         command.arg("-kernel").arg(&paths.guest);
         command.arg("-append").arg(machine.command_line(network));
         command.args(["-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial"]);
+        if let Some(log) = &paths.defmt_log {
+            command.arg("-chardev").arg(format!("file,id=defmt,path={}", option(log)?));
+            command.args(["-serial", "chardev:defmt"]);
+        }
         command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", option(&paths.monitor())?));
         command.arg("-netdev").arg(match namespace {
             Some(_) => format!("tap,id=net0,ifname={QEMU_END},script=no,downscript=no"),

@@ -11,9 +11,10 @@ use serde_json::Value;
 use crate::attack::{Attack, Attacker};
 use crate::compare::{Image, Layout, LayoutError, Verdict, break_byte, compare, offset_of};
 use crate::contents::{leak, used_bytes};
+use crate::defmt_log;
 use crate::far_end::Network;
 use crate::gateway::{Gateway, GatewayConfig, Stats, WireConfig, free_loopback, socket_paths};
-use crate::qemu::{COMPRESSIONS, Machine, Paths, Qemu};
+use crate::qemu::{COMPRESSIONS, DEFMT, Machine, Paths, Qemu};
 use crate::qmp::{Monitor, TruthFile, save_truth};
 use crate::serial::{Bench, Line, Outcome, OutcomeKind, Ready};
 use crate::server::{Finished, Server};
@@ -129,6 +130,8 @@ pub struct RunReport {
     pub bench: Option<Bench>,
     /// How the dump ended, as the guest knows it.
     pub outcome: Outcome,
+    /// What the guest logged with `defmt`, if it does.
+    pub logged: Option<Vec<String>>,
     /// How it ended, as the server knows it; `None` if it did not say.
     pub server: Option<Finished>,
     /// Counts of the link and the dump as it looked from outside.
@@ -290,11 +293,13 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
     let paths = Paths {
         guest: config.guest.clone(),
         serial_log: out.join("serial.log"),
+        defmt_log: (config.machine.client == DEFMT).then(|| out.join("defmt.bin")),
         qemu_log: out.join("qemu.log"),
         fault_log: config.log_faults.then(|| out.join("faults.log")),
         sockets: sockets.path().to_path_buf(),
         filter_dump: config.filter_dump.then(|| out.join("qemu.pcap")),
     };
+    let defmt_log = paths.defmt_log.clone();
     let (serial_log, fault_log) = (paths.serial_log.clone(), paths.fault_log.clone());
     let monitor_path = paths.monitor();
     let qemu_pcap = paths.filter_dump.clone();
@@ -387,12 +392,15 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
     if is_killed || gave_up && vmcore.is_none() {
         vmcore = left_behind(&out).map_err(doing("looking for what the server left"))?;
     }
+    let logged = defmt_log.map(|log| defmt_log::read(&config.guest, &log)).transpose();
+    let logged = logged.map_err(doing("decoding the guest's log"))?;
     let keep = config.keep_truth || !verdict.as_ref().is_some_and(Verdict::is_identical);
     Ok(RunReport {
         ready,
         crash,
         bench,
         outcome,
+        logged,
         server: finished,
         stats,
         verdict,

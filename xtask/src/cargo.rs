@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use qemu_tests::board::{Arch, Guest};
+use qemu_tests::qemu::DEFMT;
 use serde_json::Value;
 
 /// The workspace's directory.
@@ -102,6 +103,7 @@ pub(crate) fn build_guest(guest: Guest, mapping: &str, client: &str) -> Result<P
             let what = ["-p", "guest", "--profile", "guest", "--features", features, "--bin", name];
             build(&[&what[..], place.as_ref().map_or(&[], |place| &place[..])].concat())
         }
+        Guest::Firmware if client == DEFMT => build_firmware(Build::Defmt),
         Guest::Firmware => build_firmware(Build::Plain),
     }
 }
@@ -111,6 +113,8 @@ pub(crate) fn build_guest(guest: Guest, mapping: &str, client: &str) -> Result<P
 pub(crate) enum Build {
     /// As it is.
     Plain,
+    /// With its log.
+    Defmt,
     /// Without the harness, and so that it tells the stack frame of each function.
     Smallest,
 }
@@ -120,12 +124,18 @@ pub(crate) fn build_firmware(how: Build) -> Result<PathBuf> {
     let manifest = root().join("qemu-tests/firmware/Cargo.toml");
     let dir = target_dir()?.join(match how {
         Build::Plain => "firmware",
+        Build::Defmt => "firmware-defmt",
         Build::Smallest => "stack-sizes",
     });
     let (manifest, dir) = (manifest.to_string_lossy(), dir.to_string_lossy());
     let target = Guest::Firmware.target().context("the firmware has no target")?;
     let mut command = cargo();
     let mut features: &[&str] = &[];
+    if how == Build::Defmt {
+        features = &["--features", "defmt"];
+        // Chosen when it is compiled; without it, errors only.
+        command.env("DEFMT_LOG", "debug");
+    }
     if how == Build::Smallest {
         features = &["--no-default-features"];
         // Unstable, and works on the stable compiler that builds the rest.

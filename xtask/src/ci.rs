@@ -99,12 +99,16 @@ fn firmware(tally: &mut Tally, deny: &[&str]) {
         tally.skip(name, format!("{error:#}"));
         return;
     }
-    tally.check(name, || {
-        let dir = cargo::target_dir()?.join("firmware");
-        let dir = dir.to_string_lossy();
-        let place = ["--release", "--target", target, "--target-dir", &dir];
-        run_cargo(&[&["clippy"][..], &manifest, &place, deny].concat())
-    });
+    for (name, features) in
+        [(name, &[][..]), ("clippy, firmware with defmt", &["--features", "defmt"])]
+    {
+        tally.check(name, || {
+            let dir = cargo::target_dir()?.join("firmware");
+            let dir = dir.to_string_lossy();
+            let place = ["--release", "--target", target, "--target-dir", &dir];
+            run_cargo(&[&["clippy"][..], &manifest, &place, features, deny].concat())
+        });
+    }
 }
 
 /// Each crate of the crash path without features, and with each one alone.

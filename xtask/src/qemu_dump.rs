@@ -32,7 +32,8 @@ pub(crate) struct Args {
     /// Virtual addresses of the guest: identity, or higher-half for the top 2 GiB
     #[arg(long, value_name = "NAME", default_value = "identity", value_parser = values::mapping)]
     mapping: String,
-    /// What dumps in the guest: the library in Rust, or C code through its C interface
+    /// What dumps in the guest: the library in Rust, C code through its C interface, or on mps2-an385
+    /// defmt, Rust that logs with it
     #[arg(long, value_name = "NAME", default_value = "rust", value_parser = values::client)]
     client: String,
     /// What the dump looks like: elf, for debuggers; flat, RAM at its physical address; or freebsd

@@ -1,40 +1,24 @@
-//! The first UART (CMSDK APB UART, Cortex-M System Design Kit manual, 4.3),
-//! and the lines that a harness reads from it: a tag, a blank, one JSON object.
+//! The lines that a harness reads from the first UART: a tag, a blank, one JSON object.
 //!
 //! No `core::fmt`: it would be a third of this firmware.
 
-use core::ptr;
+use crate::uart;
 
-const DATA: *mut u32 = ptr::without_provenance_mut(0x4000_4000);
-const STATE: *const u32 = ptr::without_provenance(0x4000_4004);
-const CTRL: *mut u32 = ptr::without_provenance_mut(0x4000_4008);
-const BAUDDIV: *mut u32 = ptr::without_provenance_mut(0x4000_4010);
-
-/// `STATE`: no room for a byte.
-const TX_FULL: u32 = 1;
 /// Looks at a full transmitter before a byte is dropped: a dead UART must not hang the dump.
 const LOOKS: u32 = 1_000_000;
 
-/// Switches the transmitter on, 115200 baud at 25 MHz.
+/// Switches the UART on.
 pub(crate) fn start() {
-    // SAFETY: the UART's own register; a word access, as the manual asks for.
-    unsafe { BAUDDIV.write_volatile(217) };
-    // SAFETY: likewise; bit 0 enables the transmitter, and nothing interrupts.
-    unsafe { CTRL.write_volatile(1) };
+    uart::FIRST.start();
 }
 
-/// Writes text, byte by byte. Keeps no state, so that it may be used in a fault.
+/// Writes text, byte by byte.
 pub(crate) fn write(text: &str) {
     text.bytes().for_each(put);
 }
 
 fn put(byte: u8) {
-    // SAFETY: reading the state changes nothing.
-    let full = || unsafe { STATE.read_volatile() } & TX_FULL != 0;
-    if (0..LOOKS).any(|_| !full()) {
-        // SAFETY: the data register takes a byte in a word, and there is room for it.
-        unsafe { DATA.write_volatile(byte.into()) };
-    }
+    uart::FIRST.put(byte, LOOKS);
 }
 
 /// Writes a decimal number.

@@ -65,7 +65,7 @@ struct Watch<'a> {
 }
 
 impl Observer for Watch<'_> {
-    fn event(&mut self, _: Instant, _: &Event) {
-        outcome::event(self.left);
+    fn event(&mut self, now: Instant, event: &Event) {
+        outcome::event(self.left, now, event);
     }
 }

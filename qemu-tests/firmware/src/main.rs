@@ -14,6 +14,12 @@ mod memory;
 mod ram;
 mod volatile;
 
+// Words for a developer: see `log.rs`.
+#[cfg(feature = "defmt")]
+mod log;
+#[cfg(any(feature = "harness", feature = "defmt"))]
+mod uart;
+
 // What a test needs, and an application does not.
 #[cfg(feature = "harness")]
 mod console;
@@ -55,6 +61,8 @@ fn main() -> ! {
     if let Some(mut peripherals) = cortex_m::Peripherals::take() {
         start_systick(&mut peripherals.SYST);
     }
+    #[cfg(feature = "defmt")]
+    log::start();
     harness::main()
 }
 

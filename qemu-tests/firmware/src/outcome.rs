@@ -4,7 +4,9 @@ use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use debugnet_core::Verdict;
 use debugnet_core::dump::Outcome;
+use debugnet_core::observer::Event;
 use debugnet_core::progress::{Progress, Stage};
+use debugnet_core::time::Instant;
 
 use crate::console::Line;
 use crate::fault::{self, Registers};
@@ -46,7 +48,10 @@ pub(crate) fn announce(registers: &Registers) {
 }
 
 /// An event of the dump: faults at the one that `left` counts down to.
-pub(crate) fn event(left: &mut u32) {
+#[cfg_attr(not(feature = "defmt"), expect(unused_variables, reason = "for the log"))]
+pub(crate) fn event(left: &mut u32, now: Instant, event: &Event) {
+    #[cfg(feature = "defmt")]
+    crate::log::event(now, event);
     if *left == 1 {
         death::die_in_the_dump();
     }

@@ -25,7 +25,9 @@ pub(crate) fn main() -> ! {
 pub(crate) mod outcome {
     use cortex_m::peripheral::SCB;
     use debugnet_core::dump::Outcome;
+    use debugnet_core::observer::Event;
     use debugnet_core::progress::Progress;
+    use debugnet_core::time::Instant;
 
     use crate::fault::Registers;
 
@@ -39,7 +41,13 @@ pub(crate) mod outcome {
 
     pub(crate) fn announce(_: &Registers) {}
 
-    pub(crate) fn event(_: &mut u32) {}
+    #[cfg(not(feature = "defmt"))]
+    pub(crate) fn event(_: &mut u32, _: Instant, _: &Event) {}
+
+    #[cfg(feature = "defmt")]
+    pub(crate) fn event(_: &mut u32, now: Instant, event: &Event) {
+        crate::log::event(now, event);
+    }
 
     pub(crate) fn tell(_: &Outcome) -> ! {
         SCB::sys_reset()
