@@ -29,6 +29,7 @@ pub mod matrix;
 pub mod process;
 pub mod qemu;
 pub mod qmp;
+pub mod reach;
 pub mod run;
 pub mod serial;
 pub mod server;

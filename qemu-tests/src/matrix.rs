@@ -15,6 +15,7 @@ use crate::far_end::Network;
 use crate::frame::Station;
 use crate::hostile;
 use crate::qemu::{COMPRESSIONS, CRASHES, DEFMT, MAC, MIB, Machine};
+use crate::reach;
 use crate::run::{RunConfig, RunError, RunReport};
 use crate::serial::OutcomeKind;
 
@@ -59,6 +60,10 @@ pub enum Expect {
     BrokenByte(u64),
     /// A fault inside the dump, at this stage of it, is told truthfully.
     Nested(&'static str),
+    /// A write beyond a piece of the dump's memory faults in this guard page, which is told.
+    Overrun(&'static str),
+    /// Identical, but for a write beyond a piece of the dump's memory, found here.
+    Spoilt(&'static str),
     /// The server is killed when this share of RAM has been sent: the guest gives up and says so.
     Cut(f64),
     /// Identical, and what was sent is the pages in use, within 5 %.
@@ -206,7 +211,7 @@ impl Case {
             && !self.changes()
             && !matches!(
                 self.expect,
-                Expect::Nested(_) | Expect::BrokenByte(_) | Expect::GivesUp(_)
+                Expect::Nested(_) | Expect::Overrun(_) | Expect::BrokenByte(_) | Expect::GivesUp(_)
             )
     }
 
@@ -235,8 +240,9 @@ impl Case {
         ensure(!claims || is_broken_by_us || report.is_identical(), || {
             "success is claimed, and the image is another: the worst that can happen".into()
         })?;
+        self.judge_reach(report)?;
         match self.expect {
-            Expect::Identical => self.judge_identical(report),
+            Expect::Identical | Expect::Spoilt(_) => self.judge_identical(report),
             Expect::Cut(_) => judge_cut(report, "Silence"),
             Expect::GivesUp(why) => judge_cut(report, why),
             Expect::OnlyUsed => {
@@ -264,22 +270,36 @@ impl Case {
                 })
             }
             Expect::Refused(_) => Ok(()),
-            Expect::Nested(stage) => {
-                let told = report.outcome.more.get("stage").and_then(Value::as_str);
-                ensure(told == Some(stage), || format!("in stage {stage}, it says {told:?}"))?;
-                let result = report.outcome.result;
-                ensure(result == OutcomeKind::Nested, || format!("the guest says {result:?}"))?;
-                ensure(!report.is_identical(), || "a nested fault made a whole dump".into())?;
-                let acked = report.outcome.acked_bytes;
-                ensure(acked <= report.stats.traffic.data_bytes, || {
-                    format!("the guest claims {acked} bytes, more than it sent")
-                })?;
-                let is_late = ["data", "header", "finish"].contains(&stage);
-                ensure(is_late || acked == 0, || format!("{acked} bytes acked in stage {stage}"))?;
-                let server = report.server.as_ref().map(|server| server.result.as_str());
-                ensure(server != Some("complete"), || "the server calls it complete".into())
+            Expect::Nested(stage) => judge_nested(report, stage),
+            Expect::Overrun(guard) => {
+                judge_nested(report, "data")?;
+                let error = report.outcome.more.get("error").and_then(Value::as_str);
+                let place = format!("in the guard page {guard}");
+                ensure(error.is_some_and(|error| error.ends_with(&place)), || {
+                    format!("not `{place}`, but {error:?}")
+                })
             }
         }
+    }
+
+    /// Nothing was written beside the dump's memory, and no interrupt could come.
+    fn judge_reach(&self, report: &RunReport) -> Result<(), String> {
+        if self.needs().is_none_or(|(guest, _)| guest == Guest::Firmware) {
+            return Ok(());
+        }
+        ensure(report.guards > 0, || "the guest has no guard pages".into())?;
+        let spoilt = report.spoilt.as_deref();
+        match self.expect {
+            Expect::Spoilt(place) => {
+                ensure(spoilt.is_some_and(|told| told.contains(place)), || {
+                    format!("nothing found {place}, but {spoilt:?}")
+                })?;
+            }
+            _ => ensure(spoilt.is_none(), || spoilt.unwrap_or_default().into())?,
+        }
+        let off = report.outcome.more.get("interrupts_off").and_then(Value::as_bool);
+        let is_over = report.outcome.result != OutcomeKind::Nested;
+        ensure(!is_over || off == Some(true), || "interrupts were on in the dump".into())
     }
 
     fn judge_identical(&self, report: &RunReport) -> Result<(), String> {
@@ -427,6 +447,22 @@ impl Case {
     }
 }
 
+fn judge_nested(report: &RunReport, stage: &str) -> Result<(), String> {
+    let told = report.outcome.more.get("stage").and_then(Value::as_str);
+    ensure(told == Some(stage), || format!("in stage {stage}, it says {told:?}"))?;
+    let result = report.outcome.result;
+    ensure(result == OutcomeKind::Nested, || format!("the guest says {result:?}"))?;
+    ensure(!report.is_identical(), || "a nested fault made a whole dump".into())?;
+    let acked = report.outcome.acked_bytes;
+    ensure(acked <= report.stats.traffic.data_bytes, || {
+        format!("the guest claims {acked} bytes, more than it sent")
+    })?;
+    let is_late = ["data", "header", "finish"].contains(&stage);
+    ensure(is_late || acked == 0, || format!("{acked} bytes acked in stage {stage}"))?;
+    let server = report.server.as_ref().map(|server| server.result.as_str());
+    ensure(server != Some("complete"), || "the server calls it complete".into())
+}
+
 fn judge_cut(report: &RunReport, why: &str) -> Result<(), String> {
     let (outcome, traffic) = (&report.outcome, &report.stats.traffic);
     let number = |name: &str| outcome.more.get(name).and_then(Value::as_u64).unwrap_or(0);
@@ -475,6 +511,7 @@ pub fn cases(full: bool) -> Vec<Case> {
     cases.extend(particulars());
     cases.extend(images(full));
     cases.extend(hostile::cases(full));
+    cases.extend(reach::cases(full));
     cases
 }
 

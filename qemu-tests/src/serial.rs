@@ -2,6 +2,7 @@
 //! this harness reads.
 //!
 //! ```text
+//! GUEST-GUARD {"kind":"...","which":"...","range":[start,end],"canary":197}   for each
 //! GUEST-READY {"volatile":[start,end],"ram":[[start,end],...],...}
 //! GUEST-BENCH {...}                  if it was asked to measure
 //! GUEST-LINK {"up":false}            as often as it waits for its link to change
@@ -57,6 +58,19 @@ impl Ready {
     pub fn ram_ranges(&self) -> Vec<Range<u64>> {
         self.ram.iter().map(|&(start, end)| start..end).collect()
     }
+}
+
+/// Memory that nobody writes from boot on: a guard page, or what is free beside it.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct Guard {
+    /// What it is.
+    pub kind: String,
+    /// Of which piece of the dump's memory.
+    pub which: String,
+    /// Where.
+    pub range: (u64, u64),
+    /// What each byte of it holds.
+    pub canary: u8,
 }
 
 /// How the dump ended, as the guest knows it.
@@ -148,6 +162,8 @@ pub struct LinkWish {
 pub enum Line {
     /// `GUEST-READY`.
     Ready(Ready),
+    /// `GUEST-GUARD`: memory that nobody writes.
+    Guard(Guard),
     /// `GUEST-BENCH`: what the NIC carries.
     Bench(Bench),
     /// `GUEST-LINK`: the guest waits for its link to change.
@@ -170,6 +186,8 @@ pub fn parse(line: &str) -> Line {
     let after = |tag| line.split_once(tag).map(|(_, json)| json);
     if let Some(json) = after("GUEST-READY ") {
         read(json, Line::Ready)
+    } else if let Some(json) = after("GUEST-GUARD ") {
+        read(json, Line::Guard)
     } else if let Some(json) = after("GUEST-BENCH ") {
         read(json, Line::Bench)
     } else if let Some(json) = after("GUEST-LINK ") {
@@ -210,6 +228,9 @@ mod tests {
         let line = r#"GUEST-BENCH {"frame_len":1514,"payload_len":1448,"echo_frames":2,"echo_us":100,"send_frames":3,"send_us":0}"#;
         let Line::Bench(bench) = parse(line) else { panic!() };
         assert_eq!((bench.echo_mb_s(), bench.send_mb_s()), (28.96, 4344.0));
+        let line = r#"GUEST-GUARD {"kind":"a","which":"b","range":[1,2],"canary":3}"#;
+        let guard = Guard { kind: "a".into(), which: "b".into(), range: (1, 2), canary: 3 };
+        assert_eq!(parse(line), Line::Guard(guard));
         assert_eq!(parse(r#"GUEST-LINK {"up":true}"#), Line::Link(LinkWish { up: true }));
     }
 

@@ -11,6 +11,8 @@ use debugnet_core::progress::Stage;
 use debugnet_core::{Config, ConfigError};
 use heapless::String;
 
+use crate::overrun::Overrun;
+
 /// Longest text of the dump's own words in bytes.
 const DUMP_TEXT_MAX: usize = 1024;
 /// Fewest window slots.
@@ -39,6 +41,9 @@ pub struct Options {
     pub nested: Option<u32>,
     /// `nested-in=`: the same, as a stage of the dump begins. Default never.
     pub nested_in: NestedIn,
+    /// `overrun=`: one byte written beyond a piece of the dump's memory, in the middle of it.
+    /// Default never.
+    pub overrun: Option<Overrun>,
     /// `seed=`: seed of the pattern in RAM. Default 1.
     pub seed: u64,
     /// `fill=`: fill only so many MiB of free RAM. Default all.
@@ -99,6 +104,7 @@ impl Default for Options {
             slots: SLOTS_MAX,
             nested: None,
             nested_in: NestedIn::Never,
+            overrun: None,
             seed: 1,
             fill_mib: None,
             image: ImageKind::Elf,
@@ -422,6 +428,10 @@ impl Options {
                 self.nested_in = named(NestedIn::NAMES, value)
                     .ok_or(bad("take-over, link, resolve, herald, data, half, header or finish"))?;
             }
+            "overrun" => {
+                let expected = bad("before-, after- or device- and a piece of the dump's memory");
+                self.overrun = Some(Overrun::parse(value).ok_or(expected)?);
+            }
             "seed" => self.seed = number(value, 0, u64::MAX).ok_or(bad("a number"))?,
             "fill" => {
                 self.fill_mib = Some(number(value, 0, 1 << 20).ok_or(bad("a number of MiB"))?);
@@ -533,7 +543,7 @@ mod tests {
     fn every_key_is_understood() {
         let options = Options::parse(
             "nic=virtio-net-pci crash=driver-lock mtu=4148 server=192.0.2.1 client=192.0.2.7 \
-             gateway=192.0.2.254 path=var/crash slots=256 nested=7 nested-in=half seed=0x10 fill=48 cpus=2 image=flat compress=gzip redact=1 exit=1 \
+             gateway=192.0.2.254 path=var/crash slots=256 nested=7 nested-in=half overrun=after-rx seed=0x10 fill=48 cpus=2 image=flat compress=gzip redact=1 exit=1 \
              second=writes clock=jump busy=7 left=msi-x,bus-off link=bounce offload=1 tx-queue=64 rx-queue=16 bench=8 \
              payload=4000 deadline=60 no-progress=2 link-wait=3 max-transmissions=9 strict=yes \
              zeros=send",
@@ -547,6 +557,7 @@ mod tests {
             slots: 256,
             nested: Some(7),
             nested_in: NestedIn::Half,
+            overrun: Overrun::parse("after-rx"),
             seed: 16,
             fill_mib: Some(48),
             cpus: 2,
@@ -625,6 +636,7 @@ mod tests {
             ("slots", "slots=2048"),
             ("nested", "nested=0"),
             ("nested-in", "nested-in=done"),
+            ("overrun", "overrun=after-all"),
             ("seed", "seed=-1"),
             ("cpus", "cpus=3"),
             ("image", "image=coff"),

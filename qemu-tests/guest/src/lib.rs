@@ -10,6 +10,7 @@ pub mod calendar;
 pub mod cmdline;
 pub mod live_frame;
 pub mod memory;
+pub mod overrun;
 pub mod pattern;
 pub mod pvh;
 pub mod report;

@@ -46,6 +46,19 @@ pub struct Link {
     pub up: bool,
 }
 
+/// `GUEST-GUARD`: memory beside a piece that the dump works in, which nobody writes.
+#[derive(Clone, Serialize, Debug)]
+pub struct Guard<'a> {
+    /// What it is.
+    pub kind: &'a str,
+    /// Of which piece.
+    pub which: &'a str,
+    /// Where.
+    pub range: [u64; 2],
+    /// What each byte of it holds.
+    pub canary: u8,
+}
+
 /// `GUEST-BENCH`: what the NIC carries without a protocol.
 #[derive(Clone, Serialize, Default, Debug)]
 pub struct Bench {
@@ -121,6 +134,8 @@ pub struct Outcome<'a> {
     pub stack_bytes: u64,
     /// Longest time between two signs of life, in microseconds.
     pub watchdog_gap_us: u64,
+    /// Whether interrupts were off at each sign of life and at the end.
+    pub interrupts_off: bool,
     /// Whether the NIC confirmed that it is quiet.
     pub nic_stopped: bool,
     /// What the dump was doing last.
@@ -152,6 +167,10 @@ impl Line for Ready<'_> {
 
 impl Line for Link {
     const TAG: &'static str = "GUEST-LINK";
+}
+
+impl Line for Guard<'_> {
+    const TAG: &'static str = "GUEST-GUARD";
 }
 
 impl Line for Bench {

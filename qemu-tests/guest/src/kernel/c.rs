@@ -18,6 +18,7 @@ use spin::Mutex;
 
 use super::arch::{self, CpuClock, Machine};
 use super::driver::Device;
+use super::meters::Interrupts;
 
 /// What the C code is told at boot: `kernel_t` of `crash.c`.
 #[repr(C)]
@@ -48,6 +49,7 @@ static STATE: Mutex<Option<State>> = Mutex::new(None);
 struct State {
     clock: CpuClock,
     ram: Ranges,
+    interrupts: Interrupts,
 }
 
 /// Tells the C code what there is. It takes virtio-mmio of version 2 and nothing else.
@@ -75,8 +77,11 @@ pub(super) fn arm(
         *extent = capi::Extent { offset: phys, phys, len, is_volatile };
         count += 1;
     }
-    *STATE.lock() =
-        Some(State { clock: arch::cpu_clock(machine.counter_hz), ram: machine.ram.clone() });
+    *STATE.lock() = Some(State {
+        clock: arch::cpu_clock(machine.counter_hz),
+        ram: machine.ram.clone(),
+        interrupts: Interrupts::default(),
+    });
 
     let mut config = options.config_text();
     config.push('\0').map_err(|_| why("the configuration is too long"))?;
@@ -131,6 +136,9 @@ pub(super) fn dump(message: &str) -> bool {
         retransmits: outcome.retransmits.into(),
         elapsed_us: outcome.elapsed_us,
         data_us: outcome.data_us,
+        interrupts_off: STATE
+            .try_lock()
+            .is_some_and(|state| state.as_ref().is_some_and(|state| state.interrupts.were_off())),
         nic_stopped: outcome.nic_stopped != 0,
         stage: if confirmed { "done" } else { "" },
         error: if confirmed { "" } else { "the dump in C did not end well" },
@@ -143,7 +151,11 @@ extern "C" fn now_us(_: *mut c_void) -> u64 {
     // One CPU is left, and no call is inside another.
     STATE
         .try_lock()
-        .and_then(|mut state| Some(state.as_mut()?.clock.now().as_micros()))
+        .and_then(|mut state| {
+            let State { clock, interrupts, .. } = state.as_mut()?;
+            interrupts.look();
+            Some(clock.now().as_micros())
+        })
         .unwrap_or(0)
 }
 

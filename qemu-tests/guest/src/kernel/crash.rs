@@ -17,18 +17,20 @@ use debugnet_core::time::{Clock, Instant};
 use debugnet_core::{Armed, ConfigError, DumpInfo, Io, Observer, Verdict, arm as arm_dump};
 use debugnet_gzip::{Gzip, GzipError};
 use guest::cmdline::{ClockFate, Compression, Death, NestedIn, Options, Second};
+use guest::overrun::Overrun;
 use guest::report;
 use heapless::{String, Vec};
-use nic_hal::{CrashCell, Entry, Identity};
+use nic_hal::{Entry, Identity};
 
 use super::arch::{self, CoreRegisters, CpuClock, Machine, Registers};
 use super::driver::{Device, Driver};
 use super::image::{Image, ImageError};
-use super::meters::{FatedClock, Paint};
-use super::{panic, report, say, volatile};
+use super::meters::{FatedClock, Interrupts, Paint};
+use super::volatile::{self, Pieces};
+use super::{panic, reach, report, say};
 
 /// What the dump needs, set aside at boot.
-struct Kit {
+pub(super) struct Kit {
     armed: Armed<'static>,
     nic: Option<Driver<Identity>>,
     clock: CpuClock,
@@ -39,15 +41,13 @@ struct Kit {
     how: Death,
     nested: Option<u32>,
     nested_in: NestedIn,
+    overrun: Option<Overrun>,
     clock_fate: ClockFate,
     second: Second,
     exit: bool,
     /// The CPU at the death, for whoever looks at the volatile section.
     registers: Option<Registers>,
 }
-
-#[unsafe(link_section = ".volatile")]
-static KIT: CrashCell<Kit> = CrashCell::new();
 
 /// How many faults each CPU has had.
 #[unsafe(link_section = ".volatile")]
@@ -101,7 +101,9 @@ pub(super) fn arm(
     secret: PhysRange,
 ) -> Result<(), ArmError> {
     let config = options.config().map_err(ArmError::Config)?;
-    let memory = volatile::dump_memory(options.slots).ok_or(ArmError::Twice)?;
+    let mut pieces = Pieces::take().ok_or(ArmError::Twice)?;
+    let cell_len = config.payload_len(u16::MAX).into();
+    let memory = pieces.dump_memory(options.slots, cell_len).ok_or(ArmError::Twice)?;
     let armed = arm_dump(config, memory).map_err(ArmError::Config)?;
     #[cfg(feature = "c")]
     let device = {
@@ -112,15 +114,17 @@ pub(super) fn arm(
     let nic = match device {
         None => None,
         Some(device) => {
-            let memory = volatile::nic_memory().ok_or(ArmError::Twice)?;
+            let needs = device.ring_needs(options).map_err(ArmError::Nic)?;
+            let memory = pieces.rings(needs).ok_or(ArmError::Twice)?;
             let nic = device.driver(machine, memory, Identity::new(), options);
             Some(nic.map_err(ArmError::Nic)?)
         }
     };
-    let image = Image::new(machine, options.image, secret).map_err(ArmError::Image)?;
+    let regions = pieces.regions().ok_or(ArmError::Twice)?;
+    let image = Image::new(machine, options.image, secret, regions).map_err(ArmError::Image)?;
     let gzip = match options.compress {
         Compression::None => None,
-        Compression::Gzip => Some(compressor()?),
+        Compression::Gzip => Some(compressor(&mut pieces)?),
     };
     let kit = Kit {
         armed,
@@ -132,19 +136,20 @@ pub(super) fn arm(
         how: options.crash,
         nested: options.nested,
         nested_in: options.nested_in,
+        overrun: options.overrun,
         clock_fate: options.clock,
         second: options.second,
         exit: options.exit,
         registers: None,
     };
     DUMP_BYTES.store(machine.ram.iter().map(|run| run.len()).sum(), Ordering::Relaxed);
-    KIT.put(kit).map_err(|_| ArmError::Twice)
+    volatile::kit().put(kit).map_err(|_| ArmError::Twice)
 }
 
 /// A compressor as fast as can be: the CPU does nothing else during the dump.
-fn compressor() -> Result<Gzip<'static>, ArmError> {
+fn compressor(pieces: &mut Pieces) -> Result<Gzip<'static>, ArmError> {
     const LEVEL: u8 = 1;
-    let memory = volatile::gzip_memory().ok_or(ArmError::Twice)?;
+    let memory = pieces.gzip().ok_or(ArmError::Twice)?;
     Gzip::new(memory, volatile::GZIP_WINDOW, LEVEL).map_err(ArmError::Gzip)
 }
 
@@ -156,7 +161,7 @@ pub(super) fn on_fault(registers: &Registers) -> ! {
     if FAULTS[cpu].fetch_add(1, Ordering::Relaxed) >= FAULTS_MAX {
         arch::exit(false);
     }
-    match KIT.enter(cpu as u32) {
+    match volatile::kit().enter(cpu as u32) {
         Entry::First { value, progress } => die(value, progress, registers),
         Entry::Nested(progress) => die_again(progress, registers),
         Entry::Empty => die_unarmed(registers),
@@ -213,11 +218,13 @@ fn dump(
         events: 0,
         nested: kit.nested,
         nested_in: kit.nested_in,
+        overrun: kit.overrun,
         line,
         in_line: false,
         is_half: &is_half,
         alive_at: None,
         gap_us: 0,
+        interrupts: Interrupts::default(),
     };
     let Kit { armed, nic, clock, image, gzip, .. } = kit;
     let mut clock =
@@ -236,7 +243,14 @@ fn dump(
         outcome
     });
     let doorbells = kit.nic.as_ref().map_or(0, Driver::doorbells);
-    tell(&outcome, doorbells, stack_bytes, observer.gap_us);
+    observer.interrupts.look();
+    let figures = Figures {
+        doorbells,
+        stack_bytes,
+        watchdog_gap_us: observer.gap_us,
+        interrupts_off: observer.interrupts.were_off(),
+    };
+    tell(&outcome, &figures);
     if kit.exit {
         arch::exit(outcome.is_complete());
     }
@@ -276,6 +290,9 @@ fn die_again(progress: &Progress, registers: &Registers) -> ! {
         registers.pc(),
         registers.address()
     );
+    if let Some(guard) = reach::guard_at(registers.address()) {
+        let _ = write!(error, ", in the guard page {guard}");
+    }
     report(&report::Outcome {
         result: "nested",
         dump_bytes: DUMP_BYTES.load(Ordering::Relaxed),
@@ -320,7 +337,15 @@ fn announce(how: &str, message: &str, registers: &Registers) {
     });
 }
 
-fn tell(outcome: &Outcome, doorbells: u64, stack_bytes: u64, watchdog_gap_us: u64) {
+/// What the guest measured of a dump.
+struct Figures {
+    doorbells: u64,
+    stack_bytes: u64,
+    watchdog_gap_us: u64,
+    interrupts_off: bool,
+}
+
+fn tell(outcome: &Outcome, figures: &Figures) {
     report(&report::Outcome {
         result: match outcome.verdict {
             Verdict::Confirmed => "confirmed",
@@ -338,12 +363,13 @@ fn tell(outcome: &Outcome, doorbells: u64, stack_bytes: u64, watchdog_gap_us: u6
         retransmits: outcome.retransmits.into(),
         bytes_read: outcome.bytes_read,
         bytes_copied: outcome.bytes_copied,
-        doorbells,
+        doorbells: figures.doorbells,
         cells_high_water: outcome.cells_high_water as u64,
         elapsed_us: outcome.elapsed_us,
         data_us: outcome.data_us,
-        stack_bytes,
-        watchdog_gap_us,
+        stack_bytes: figures.stack_bytes,
+        watchdog_gap_us: figures.watchdog_gap_us,
+        interrupts_off: figures.interrupts_off,
         nic_stopped: outcome.nic_stopped,
         stage: stage_name(outcome.stage),
         error: &outcome.failure.map(|failure| failure_text(&failure)).unwrap_or_default(),
@@ -394,6 +420,7 @@ struct Narrator<'a> {
     events: u32,
     nested: Option<u32>,
     nested_in: NestedIn,
+    overrun: Option<Overrun>,
     line: DumpingLine,
     /// The console is behind a part of that line.
     in_line: bool,
@@ -402,12 +429,14 @@ struct Narrator<'a> {
     /// The last sign of life, and the longest time between two.
     alive_at: Option<Instant>,
     gap_us: u64,
+    interrupts: Interrupts,
 }
 
 impl Observer for Narrator<'_> {
     fn alive(&mut self, now: Instant) {
         self.gap_us = self.gap_us.max(now.since_us(self.alive_at.unwrap_or(now)));
         self.alive_at = Some(now);
+        self.interrupts.look();
     }
 
     fn event(&mut self, now: Instant, event: &Event) {
@@ -422,6 +451,11 @@ impl Observer for Narrator<'_> {
                 say!("");
             }
             say!("guest: {:>10} us {event:?}", now.as_micros());
+        }
+        if self.is_half.get()
+            && let Some(overrun) = self.overrun.take()
+        {
+            reach::write_beyond(overrun);
         }
         let is_in = match self.nested_in {
             NestedIn::Never => false,

@@ -26,6 +26,21 @@ pub(super) const MEMORY_NEEDED: usize = {
     larger.next_multiple_of(8)
 };
 
+/// Memory that a driver needs when nothing of it is lost to alignment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RingNeeds {
+    /// Bytes.
+    pub(super) len: usize,
+    /// What the address of the first one is a multiple of.
+    pub(super) align: usize,
+}
+
+/// Where the rings of a virtio device begin, those of a legacy one, and those of Intel's: what
+/// the drivers set aside for it is not needed if their memory begins there.
+const VIRTIO_ALIGN: usize = 64;
+const LEGACY_ALIGN: usize = 4096;
+const INTEL_ALIGN: usize = 128;
+
 /// Longest queue of a legacy virtio device there is room for: that of `Sizes::ANY`.
 const LEGACY_QUEUE_MAX: u16 = 1024;
 
@@ -55,9 +70,7 @@ impl Device {
         match self {
             Self::Virtio(device) => {
                 let transport = device.transport(machine)?;
-                let sizes = Sizes::new(options.tx_queue, options.rx_queue)
-                    .and_then(|sizes| sizes.with_legacy(LEGACY_QUEUE_MAX))
-                    .ok_or(NicError::Unsupported("queues of these lengths"))?;
+                let sizes = virtio_sizes(device, options)?;
                 Ok(Driver::Virtio(VirtioNet::with_sizes(transport, memory, map, sizes)?))
             }
             Self::Intel(device) => {
@@ -66,6 +79,18 @@ impl Device {
                 Ok(Driver::Intel(nic))
             }
         }
+    }
+
+    /// What its driver needs.
+    pub(super) fn ring_needs(self, options: &Options) -> Result<RingNeeds, NicError> {
+        let (memory_needed, align) = match self {
+            Self::Virtio(device) => {
+                let align = if device.is_legacy() { LEGACY_ALIGN } else { VIRTIO_ALIGN };
+                (virtio_sizes(device, options)?.memory_needed(), align)
+            }
+            Self::Intel(_) => (nic_e1000::MEMORY_NEEDED, INTEL_ALIGN),
+        };
+        Ok(RingNeeds { len: memory_needed - align, align })
     }
 
     /// Where its registers are, if it is virtio-mmio of version 2.
@@ -101,6 +126,15 @@ impl fmt::Display for Device {
             Self::Intel(device) => write!(f, "{device}"),
         }
     }
+}
+
+fn virtio_sizes(device: virtio::Device, options: &Options) -> Result<Sizes, NicError> {
+    Sizes::new(options.tx_queue, options.rx_queue)
+        .and_then(|sizes| match device.is_legacy() {
+            true => sizes.with_legacy(LEGACY_QUEUE_MAX),
+            false => Some(sizes),
+        })
+        .ok_or(NicError::Unsupported("queues of these lengths"))
 }
 
 /// A driver for the device that was found.

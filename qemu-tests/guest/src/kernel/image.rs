@@ -10,19 +10,14 @@ use debugnet_core::dump::layout::{
 };
 use debugnet_core::dump::{DumpInfo, DumpSource, ReadFault, ReadRam};
 use guest::cmdline::ImageKind;
-use guest::memory::{RANGES_MAX, Ranges};
+use guest::memory::Ranges;
 use guest::pattern;
 use heapless::Vec;
-use nic_hal::Reserved;
 
 use super::arch::{self, CoreRegisters, Machine, Registers};
 use super::say;
 
 type Core<'a> = ElfCore<'a, CoreRegisters, LittleEndian>;
-
-/// Regions of RAM: the loader's, each of the two special ranges splits one in three.
-#[unsafe(link_section = ".volatile")]
-static REGIONS: Reserved<[Region; RANGES_MAX + 4]> = Reserved::new([Region::EMPTY; RANGES_MAX + 4]);
 
 /// A page of keys, as any kernel has some. No copy of them is anywhere else.
 static KEYS: KeyPage = KeyPage([const { AtomicU64::new(0) }; 512]);
@@ -32,8 +27,6 @@ struct KeyPage([AtomicU64; 512]);
 
 /// Why there can be no image.
 pub(super) enum ImageError {
-    /// Called before.
-    Taken,
     /// Too much is special about RAM.
     Region(RegionError),
     /// It is no ELF core.
@@ -43,7 +36,6 @@ pub(super) enum ImageError {
 impl fmt::Display for ImageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Taken => f.write_str("the image was made before"),
             Self::Region(error) => error.fmt(f),
             Self::Elf(error) => error.fmt(f),
         }
@@ -68,14 +60,14 @@ pub(super) fn make_keys(seed: u64) -> PhysRange {
 }
 
 impl Image {
-    /// The image of the machine's RAM. What is in `secret` stays out of it.
+    /// The image of the machine's RAM, with `memory` for its list of regions. What is in
+    /// `secret` stays out of it.
     pub(super) fn new(
         machine: &Machine,
         kind: ImageKind,
         secret: PhysRange,
+        memory: &'static mut [Region],
     ) -> Result<Self, ImageError> {
-        // SAFETY: called while arming, by the only CPU that does.
-        let memory = unsafe { REGIONS.take() }.ok_or(ImageError::Taken)?;
         let mut regions = Regions::new(memory);
         for run in &machine.ram {
             regions.add(*run).map_err(ImageError::Region)?;

@@ -6,6 +6,8 @@ use core::ptr;
 use debugnet_core::time::{Clock, Instant};
 use guest::cmdline::ClockFate;
 
+use super::arch;
+
 /// The kernel's clock, until half of the image is acknowledged; then what it was fated to become.
 pub(super) struct FatedClock<'a, C> {
     pub(super) inner: &'a mut C,
@@ -35,6 +37,25 @@ impl<C: Clock> Clock for FatedClock<'_, C> {
     }
 }
 
+/// Whether this CPU takes interrupts, looked at again and again.
+#[derive(Default)]
+pub(super) struct Interrupts {
+    looks: u64,
+    were_on: bool,
+}
+
+impl Interrupts {
+    pub(super) fn look(&mut self) {
+        self.looks += 1;
+        self.were_on |= !arch::interrupts_are_off();
+    }
+
+    /// They were off each time, and somebody looked more than once.
+    pub(super) const fn were_off(&self) -> bool {
+        self.looks > 1 && !self.were_on
+    }
+}
+
 /// A stretch of the running stack, painted to see later how deep the calls went.
 pub(super) struct Paint {
     /// The stack pointer, more or less.
@@ -59,7 +80,7 @@ impl Paint {
         let here = 0_u64;
         let paint = Self { base: (&raw const here).expose_provenance() & !7 };
         for word in paint.words() {
-            // SAFETY: free stack of this CPU, mapped: a dump runs on 32 KiB of it, of which
+            // SAFETY: free stack of this CPU, mapped: a dump runs on 24 KiB of it, of which
             // the fault handler has used less than what lies above these 13.
             unsafe { word.write_volatile(Self::COLOUR) };
         }

@@ -6,6 +6,7 @@ mod c;
 mod crash;
 mod death;
 mod driver;
+mod guarded;
 mod image;
 mod intel;
 mod left;
@@ -13,6 +14,7 @@ mod live;
 mod meters;
 mod panic;
 mod pci;
+mod reach;
 #[cfg(target_arch = "x86_64")]
 mod second;
 mod traffic;
@@ -79,6 +81,7 @@ fn main(mut machine: Machine) -> ! {
     if let Err(why) = crash::arm(&mut machine, &options, nic.device(), secret) {
         fatal(format_args!("arm: {why}"));
     }
+    reach::set();
     nic.use_it(&options, &free, &mut arch::cpu_clock(machine.counter_hz));
 
     ready(&machine.ram, &options, secret, changing, &nic);

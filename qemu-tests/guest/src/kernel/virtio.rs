@@ -120,6 +120,11 @@ impl Device {
         }
     }
 
+    /// Whether it is driven through the legacy interface.
+    pub(super) fn is_legacy(self) -> bool {
+        matches!(self, Self::Pci { legacy: true, .. } | Self::Mmio { version: 1, .. })
+    }
+
     /// Where on the PCI bus it is, if it is there.
     pub(super) fn pci_address(self) -> Option<PciAddress> {
         match self {

@@ -20,6 +20,8 @@
 //! | `mappings`, `MAPPINGS_MAX`, `page_tables` | where RAM is in the kernel's address space, and where that is written |
 //! | `undefined_instruction` | how a panic reaches the fault handler |
 //! | `CPUS_MAX`, `cpu`, `start_second`, `wait` | how many CPUs may be used, which one this is, starting another, idling |
+//! | `death_guards`, `death_stack` | guard pages of the stacks that a fault comes in on; the ends of the one in use |
+//! | `interrupts_are_off` | whether this CPU takes any |
 //! | `park_others`, `park`, `parked` | stopping CPUs in a crash, and what their registers were |
 //! | `exit`, `stop` | the end: leave QEMU, or stop with the machine intact |
 //!

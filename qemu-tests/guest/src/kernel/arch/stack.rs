@@ -11,7 +11,7 @@ pub(super) const PAGE_LEN: usize = 0x1000;
 /// Length of a stack that the kernel lives on, with its guard page, in bytes.
 pub(super) const LIVING_LEN: usize = 0x1_0000 + PAGE_LEN;
 /// Length of a stack that a dump runs on, with its guard page, in bytes.
-pub(super) const DUMP_LEN: usize = 0x8000 + PAGE_LEN;
+pub(super) const DUMP_LEN: usize = 0x6000 + PAGE_LEN;
 /// Length of a stack that only prints, with its guard page, in bytes.
 pub(super) const SMALL_LEN: usize = 0x4000 + PAGE_LEN;
 
@@ -35,6 +35,12 @@ impl<const LEN: usize> Stack<LEN> {
     /// One past the highest byte: where the stack begins.
     pub(super) fn top(&self) -> u64 {
         (self.0.get().addr() + LEN) as u64
+    }
+
+    /// Its lowest byte and one past the highest, if `sp` is in it.
+    pub(super) fn ends(&self, sp: u64) -> Option<(usize, usize)> {
+        let (lowest, top) = (self.guard() as usize + PAGE_LEN, self.top() as usize);
+        (lowest..top).contains(&(sp as usize)).then_some((lowest, top))
     }
 
     /// What is in use of it, in whole pages, if `sp` is in it or in its guard page.

@@ -9,7 +9,7 @@ pub(super) mod uart;
 use core::arch::asm;
 use core::num::NonZeroU64;
 
-use aarch64_cpu::registers::{CNTFRQ_EL0, CNTVCT_EL0, Readable};
+use aarch64_cpu::registers::{CNTFRQ_EL0, CNTVCT_EL0, DAIF, Readable};
 
 pub(crate) use debugnet_core::dump::layout::Aarch64 as CoreRegisters;
 pub(crate) use trap::Registers;
@@ -25,6 +25,11 @@ pub(crate) fn counter() -> u64 {
 /// Counter ticks a second, as the CPU says it.
 pub(super) fn counter_hz(_: Option<u32>) -> Option<NonZeroU64> {
     NonZeroU64::new(CNTFRQ_EL0.get())
+}
+
+/// Whether this CPU takes no interrupts.
+pub(crate) fn interrupts_are_off() -> bool {
+    DAIF.is_set(DAIF::I) && DAIF.is_set(DAIF::F)
 }
 
 /// Halts until something happens. Interrupts are off.

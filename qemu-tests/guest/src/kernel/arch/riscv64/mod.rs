@@ -25,6 +25,11 @@ pub(super) fn counter_hz(timebase_hz: Option<u32>) -> Option<NonZeroU64> {
     NonZeroU64::new(timebase_hz?.into())
 }
 
+/// Whether this CPU takes no interrupts.
+pub(crate) fn interrupts_are_off() -> bool {
+    !riscv::register::mstatus::read().mie()
+}
+
 /// Halts until something happens. Interrupts are off.
 pub(crate) fn wait() {
     riscv::asm::wfi();

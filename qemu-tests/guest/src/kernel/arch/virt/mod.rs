@@ -24,6 +24,7 @@ pub(super) use paging::Memory;
 pub(crate) use paging::{MAPPINGS_MAX, MapError, direct, mappings, page_tables};
 pub(crate) use pci::{PciAccess, has_pci, pci_access};
 pub(super) use stacks::{BOOT_STACK, FAULT_STACK, NESTED_STACK, in_use};
+pub(crate) use stacks::{death_guards, death_stack};
 
 use super::{board, uart};
 use crate::kernel::{fatal, say};

@@ -4,6 +4,7 @@
 use debugnet_core::addr::PhysRange;
 
 use crate::kernel::arch::stack::{DUMP_LEN, LIVING_LEN, SMALL_LEN, Stack};
+use crate::kernel::volatile;
 
 /// Where the kernel lives until it dies.
 pub(in crate::kernel::arch) static BOOT_STACK: Stack<LIVING_LEN> = Stack::new();
@@ -22,6 +23,16 @@ pub(in crate::kernel::arch) fn in_use(sp: u64) -> Option<PhysRange> {
 }
 
 /// Every guard page.
-pub(super) fn guards() -> [u64; 3] {
-    [BOOT_STACK.guard(), FAULT_STACK.guard(), NESTED_STACK.guard()]
+pub(super) fn guards() -> impl Iterator<Item = u64> {
+    [BOOT_STACK.guard()].into_iter().chain(death_guards()).chain(volatile::guards())
+}
+
+/// The guard pages of the stacks that a fault comes in on.
+pub(crate) fn death_guards() -> impl Iterator<Item = u64> {
+    [FAULT_STACK.guard(), NESTED_STACK.guard()].into_iter()
+}
+
+/// The ends of the stack that the dump runs on, if `sp` is in it; else `(0, 0)`.
+pub(crate) fn death_stack(sp: u64) -> (usize, usize) {
+    FAULT_STACK.ends(sp).unwrap_or_default()
 }

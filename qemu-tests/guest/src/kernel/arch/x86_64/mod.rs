@@ -28,6 +28,7 @@ pub(crate) use nic_hal::pci::Cf8 as PciAccess;
 pub(crate) use nic_hal::port::PortIo as Ports;
 pub(crate) use paging::{MAPPINGS_MAX, MapError, direct, mappings, page_tables};
 pub(crate) use smp::{CPUS_MAX, park, park_others, parked, start_second};
+pub(crate) use stacks::{death_guards, death_stack};
 pub(crate) use trap::Registers;
 
 use crate::kernel::{fatal, say};
@@ -196,6 +197,11 @@ pub(crate) fn pci_access() -> PciAccess {
     // SAFETY: ring 0 of a PC, one CPU, interrupts off: no access happens inside another,
     // and each selects its register anew.
     unsafe { PciAccess::new() }
+}
+
+/// Whether this CPU takes no interrupts.
+pub(crate) fn interrupts_are_off() -> bool {
+    !x86_64::instructions::interrupts::are_enabled()
 }
 
 /// Copies mapped memory, live or not.

@@ -8,6 +8,7 @@ use debugnet_core::addr::PhysRange;
 
 use super::smp::{CPUS_MAX, SECOND_STACK};
 use crate::kernel::arch::stack::{DUMP_LEN, LIVING_LEN, SMALL_LEN, Stack};
+use crate::kernel::volatile;
 
 /// Where the kernel lives until it dies.
 pub(super) static BOOT_STACK: Stack<LIVING_LEN> = Stack::new();
@@ -46,13 +47,24 @@ pub(super) fn in_use(rsp: u64) -> Option<PhysRange> {
 /// Every guard page, by its virtual address.
 pub(super) fn guards() -> impl Iterator<Item = u64> {
     let living = [BOOT_STACK.guard(), SECOND_STACK.guard()];
-    let dying = DEATH_STACKS.iter().flat_map(|stacks| {
+    living.into_iter().chain(death_guards()).chain(volatile::guards())
+}
+
+/// The guard pages of the stacks that a fault comes in on.
+pub(crate) fn death_guards() -> impl Iterator<Item = u64> {
+    DEATH_STACKS.iter().flat_map(|stacks| {
         [
             stacks.fault.guard(),
             stacks.double_fault.guard(),
             stacks.nmi.guard(),
             stacks.nested.guard(),
         ]
-    });
-    living.into_iter().chain(dying)
+    })
+}
+
+/// The ends of the stack that a dump runs on, which `sp` is in; `(0, 0)` if that is none.
+pub(crate) fn death_stack(sp: u64) -> (usize, usize) {
+    let stacks = DEATH_STACKS.iter();
+    let dump = stacks.flat_map(|stacks| [&stacks.fault, &stacks.double_fault, &stacks.nmi]);
+    dump.into_iter().find_map(|stack| stack.ends(sp)).unwrap_or_default()
 }

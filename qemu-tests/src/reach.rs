@@ -1,0 +1,213 @@
+//! What a dump may not write: the guard pages around its memory, and what is free beside it.
+//!
+//! The CPU faults in a guard page. A device does not pass the page tables: what it wrote
+//! there is found in QEMU's memory. The table in docs/reliability.md is made from this one,
+//! and compared with it.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+
+use crate::matrix::{Case, Expect, PLAIN};
+use crate::qmp::TruthFile;
+use crate::serial::Guard;
+
+/// The first byte of a guarded range that is not as the guest left it, in one line.
+///
+/// # Errors
+/// A file cannot be read, or a range is not in RAM.
+pub fn spoilt(guards: &[Guard], truth: &[TruthFile]) -> io::Result<Option<String>> {
+    if truth.is_empty() {
+        return Ok(None);
+    }
+    for guard in guards {
+        let Guard { kind, which, range: (start, end), canary } = guard;
+        let holder = truth.iter().find(|file| file.range.start <= *start && *end <= file.range.end);
+        let holder = holder.filter(|_| start < end);
+        let holder = holder.ok_or_else(|| io::Error::other(format!("{guard:?} is not in RAM")))?;
+        let mut bytes = vec![0; (end - start) as usize];
+        File::open(&holder.path)?.read_exact_at(&mut bytes, start - holder.range.start)?;
+        if let Some(at) = bytes.iter().position(|byte| byte != canary) {
+            return Ok(Some(format!("{kind} {which} was written, at byte {at:#x} of it")));
+        }
+    }
+    Ok(None)
+}
+
+/// One byte that is written.
+struct Row {
+    what: &'static str,
+    /// Whether it is among the runs of a default `cargo xtask test`.
+    is_usual: bool,
+    case: Case,
+}
+
+fn case(machine: &str, nic: &str, overrun: &str, expect: Expect) -> Case {
+    let case = Case::new(machine, nic, 32, PLAIN, 0, "null").guest(&format!("overrun={overrun}"));
+    Case { expect, ..case }
+}
+
+fn rows() -> Vec<Row> {
+    use Expect::{Overrun, Spoilt};
+    let (pc, virtio) = ("q35", "virtio-net-pci");
+    let row = |what, overrun, expect| {
+        let is_usual = ["after-rx", "device-rings"].contains(&overrun);
+        Row { what, is_usual, case: case(pc, virtio, overrun, expect) }
+    };
+    let on = |what, machine, nic, overrun, expect| Row {
+        what,
+        is_usual: false,
+        case: case(machine, nic, overrun, expect),
+    };
+    let mut gzip = row(
+        "behind the compressor's workspace",
+        "after-gzip",
+        Overrun("between `gzip` and `regions`"),
+    );
+    gzip.case.machine.compress = "gzip".into();
+    let mmio = "virtio-net-device";
+    vec![
+        row("in front of the slots", "before-slots", Overrun("before `slots`")),
+        row("behind the slots", "after-slots", Overrun("between `slots` and `index`")),
+        row("behind the index", "after-index", Overrun("between `index` and `cells`")),
+        row("in front of the cells", "before-cells", Spoilt("in front of `cells`")),
+        row("behind the cells", "after-cells", Overrun("between `cells` and `rx`")),
+        row("in front of the receive buffer", "before-rx", Spoilt("in front of `rx`")),
+        row("behind the receive buffer", "after-rx", Overrun("between `rx` and `rings`")),
+        row("in front of the driver's rings", "before-rings", Spoilt("in front of `rings`")),
+        row("behind the driver's rings", "after-rings", Overrun("between `rings` and `gzip`")),
+        row("the same, by a device", "device-rings", Spoilt("between `rings` and `gzip`")),
+        gzip,
+        row("behind the list of regions", "after-regions", Overrun("between `regions` and `kit`")),
+        row("in front of the crash cell", "before-kit", Spoilt("in front of `kit`")),
+        row("behind the crash cell", "after-kit", Overrun("after `kit`")),
+        row("below the dump's stack", "before-stack", Overrun("below a `stack`")),
+        on(
+            "behind the driver's rings",
+            pc,
+            "e1000",
+            "after-rings",
+            Overrun("between `rings` and `gzip`"),
+        ),
+        on(
+            "the same, by a device",
+            pc,
+            "e1000",
+            "device-rings",
+            Spoilt("between `rings` and `gzip`"),
+        ),
+        on(
+            "behind the driver's rings, which begin at a page",
+            pc,
+            "virtio-net-pci-legacy",
+            "after-rings",
+            Spoilt("free behind `rings`"),
+        ),
+        on(
+            "behind the slots",
+            "aarch64-virt",
+            mmio,
+            "after-slots",
+            Overrun("between `slots` and `index`"),
+        ),
+        on(
+            "the driver's rings, by a device",
+            "aarch64-virt",
+            mmio,
+            "device-rings",
+            Spoilt("between `rings` and `gzip`"),
+        ),
+        on(
+            "below the dump's stack",
+            "aarch64-virt",
+            mmio,
+            "before-stack",
+            Overrun("below a `stack`"),
+        ),
+        on(
+            "behind the slots",
+            "riscv64-virt",
+            mmio,
+            "after-slots",
+            Overrun("between `slots` and `index`"),
+        ),
+        on(
+            "the driver's rings, by a device",
+            "riscv64-virt",
+            mmio,
+            "device-rings",
+            Spoilt("between `rings` and `gzip`"),
+        ),
+        on(
+            "below the dump's stack",
+            "riscv64-virt",
+            mmio,
+            "before-stack",
+            Overrun("below a `stack`"),
+        ),
+    ]
+}
+
+/// The runs: a covering subset, or all.
+pub(crate) fn cases(full: bool) -> Vec<Case> {
+    rows().into_iter().filter(|row| full || row.is_usual).map(|row| row.case).collect()
+}
+
+/// The rows as docs/reliability.md has them.
+pub fn table() -> String {
+    let mut table =
+        String::from("| a byte is written | on | what becomes of it |\n|---|---|---|\n");
+    for Row { what, case, .. } in rows() {
+        let becomes = match case.expect {
+            Expect::Overrun(guard) => format!("nested: \"in the guard page {guard}\""),
+            Expect::Spoilt(place) => format!("the dump is whole; found afterwards {place}"),
+            _ => String::new(),
+        };
+        table +=
+            &format!("| {what} | {}, {} | {becomes} |\n", case.machine.machine, case.machine.nic);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_in_the_docs_is_this_one() {
+        let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reliability.md");
+        let text = std::fs::read_to_string(docs).unwrap();
+        assert!(text.contains(&table()), "docs/reliability.md should contain:\n{}", table());
+    }
+
+    #[test]
+    fn one_spoilt_byte_is_found_and_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("truth");
+        let mut bytes = vec![7; 100];
+        let guard = |which: &str, range| Guard {
+            kind: "the guard page".into(),
+            which: which.into(),
+            range,
+            canary: 7,
+        };
+        let guards = [guard("before", (1000, 1010)), guard("after", (1050, 1100))];
+        let look = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            spoilt(&guards, &[TruthFile { range: 1000..1100, path: path.clone() }])
+        };
+        assert_eq!(look(&bytes).unwrap(), None);
+        bytes[20] = 0;
+        assert_eq!(look(&bytes).unwrap(), None);
+        bytes[99] = 0;
+        assert_eq!(
+            look(&bytes).unwrap().unwrap(),
+            "the guard page after was written, at byte 0x31 of it"
+        );
+        bytes[0] = 0;
+        assert!(look(&bytes).unwrap().unwrap().contains("before"));
+        let outside = [guard("outside", (1090, 1101))];
+        let truth = [TruthFile { range: 1000..1100, path: path.clone() }];
+        assert!(spoilt(&outside, &truth).is_err());
+    }
+}
