@@ -27,7 +27,7 @@ pub(super) fn counter_hz(timebase_hz: Option<u32>) -> Option<NonZeroU64> {
 
 /// Whether this CPU takes no interrupts.
 pub(crate) fn interrupts_are_off() -> bool {
-    !riscv::register::mstatus::read().mie()
+    !riscv::register::sstatus::read().sie()
 }
 
 /// Halts until something happens. Interrupts are off.
