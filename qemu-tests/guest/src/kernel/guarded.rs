@@ -14,7 +14,9 @@ pub(super) struct Guard(UnsafeCell<[u8; PAGE_LEN]>);
 unsafe impl Sync for Guard {}
 
 impl Guard {
-    pub(super) const NEW: Self = Self(UnsafeCell::new([0; PAGE_LEN]));
+    pub(super) const fn new() -> Self {
+        Self(UnsafeCell::new([0; PAGE_LEN]))
+    }
 
     /// Where it is.
     pub(super) fn address(&self) -> u64 {
@@ -68,7 +70,7 @@ unsafe impl<const LEN: usize> Sync for Front<LEN> {}
 impl<T, const FRONT: usize> Guarded<T, FRONT> {
     pub(super) const fn new(value: T) -> Self {
         assert!(FRONT == front::<T>());
-        Self { front: Front(UnsafeCell::new([0; FRONT])), value, behind: Guard::NEW }
+        Self { front: Front(UnsafeCell::new([0; FRONT])), value, behind: Guard::new() }
     }
 
     pub(super) const fn value(&self) -> &T {

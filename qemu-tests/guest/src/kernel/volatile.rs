@@ -60,7 +60,7 @@ struct Arena {
 
 #[unsafe(link_section = ".volatile")]
 static ARENA: Arena = Arena {
-    before: Guard::NEW,
+    before: Guard::new(),
     slots: Guarded::new(Lent::new([Slot::EMPTY; NEEDS.slots])),
     index: Guarded::new(Lent::new([0; NEEDS.index])),
     cells: Guarded::new(Lent::new([0; NEEDS.cell_bytes])),
