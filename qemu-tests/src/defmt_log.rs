@@ -117,4 +117,63 @@ mod tests {
         assert!(judge(&messages, 40_000).unwrap_err().contains("comes after"));
         assert!(judge(&["Stage(Link)".into()], 1).unwrap_err().contains("no time"));
     }
+
+    /// The texts of a guest that logs `N us: Stage(Link)`, with index 1.
+    fn table() -> Table {
+        let text = serde_json::json!({ "tag": "Info", "string": "{=u8} us: Stage(Link)" });
+        let entry = serde_json::json!({ "string": text, "raw_symbol": "" });
+        serde_json::from_value(serde_json::json!({
+            "timestamp": null, "entries": { "1": entry }, "bitflags": {}, "encoding": "Rzcobs",
+        }))
+        .unwrap()
+    }
+
+    /// Index 1 and a time of `us`, not 0, as the guest's encoder writes it: seven bytes of which
+    /// the last four and the second are zeros.
+    fn frame(us: u8) -> [u8; 4] {
+        [1, us, 0b0111_1010, 0]
+    }
+
+    #[test]
+    fn frames_are_read_in_order() {
+        let log = [&[0][..], &frame(5), &frame(7)].concat();
+        let messages = decode(&table(), &log).unwrap();
+        assert_eq!(messages, ["5 us: Stage(Link)", "7 us: Stage(Link)"]);
+        assert!(decode(&table(), &[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn broken_frames_are_errors_that_tell_what_came_before() {
+        for (broken, why) in [
+            (&[2, 7, 0b0111_1010, 0][..], "malformed"), // no such text
+            (&[0b0111_1010, 0], "malformed"),           // bytes are missing in it
+            (&[1, 0b0111_1101, 0], "malformed"),        // the index 256
+            (&[0xff, 0], "malformed"),
+            (&[1, 7, 0b0111_1010], "cut"),
+            (&[1], "cut"),
+        ] {
+            let log = [&frame(5)[..], broken].concat();
+            let error = decode(&table(), &log).unwrap_err().to_string();
+            let before = "frame after 1 messages: [\"5 us: Stage(Link)\"]";
+            assert_eq!(error, format!("a {why} {before}"), "{broken:?}");
+            // What follows does not hide it.
+            if why == "malformed" {
+                let log = [&log[..], &frame(9)].concat();
+                assert_eq!(decode(&table(), &log).unwrap_err().to_string(), error);
+            }
+        }
+    }
+
+    #[test]
+    fn no_bit_can_flip_unnoticed_but_in_a_value() {
+        let log = [frame(5), frame(7)].concat();
+        let sound = decode(&table(), &log).unwrap();
+        for bit in 0..log.len() * 8 {
+            let mut damaged = log.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let Ok(messages) = decode(&table(), &damaged) else { continue };
+            assert_ne!(messages, sound, "bit {bit}");
+            assert_eq!(messages.len(), 2, "bit {bit}: {messages:?}");
+        }
+    }
 }
