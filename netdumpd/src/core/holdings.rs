@@ -83,7 +83,7 @@ impl Holdings {
             }
             DumpFile::Key => (&mut self.key, &mut self.stats.key_bytes, None),
         };
-        *bytes += len;
+        *bytes = bytes.saturating_add(len);
         self.overflowed |= covered.insert(range.clone()).is_err();
         self.stats.covered_bytes = self.vmcore.total();
         self.seqnos.record_run(seqno, count, in_vmcore);

@@ -139,6 +139,9 @@ pub enum Note {
     /// The machine of the server went down in the middle of the dump: bytes
     /// listed as received may never have reached the disk.
     MachineRestarted,
+    /// What the server that died had noted of the dump is damaged: something that came may
+    /// not be listed as received.
+    JournalDamaged,
     /// Too many gaps to keep track of; `holes` and `not_sent` are not exact.
     TrackingOverflowed,
 }

@@ -57,6 +57,17 @@ impl Salvage {
         self.holdings.note(Note::MachineRestarted);
     }
 
+    /// What was noted is damaged: it tells of what cannot be.
+    pub fn journal_damaged(&mut self) {
+        self.holdings.note(Note::JournalDamaged);
+    }
+
+    /// The bytes that are known of.
+    #[cfg(any(test, feature = "fuzz"))]
+    pub(crate) fn covered(&self, file: DumpFile) -> &super::runs::RunSet {
+        self.holdings.covered(file)
+    }
+
     /// The record; what was acked is in it, and perhaps something that was not.
     /// It lasted for `lasted_us` microseconds, as far as is known.
     pub fn record(mut self, peer: SocketAddr, lasted_us: u64) -> Record {

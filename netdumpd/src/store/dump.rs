@@ -138,6 +138,11 @@ impl OpenDump {
         DumpPaths::new(&self.dir.path, &self.names, self.key.is_some())
     }
 
+    /// Bytes that the image's file has.
+    pub(super) fn vmcore_len(&self) -> io::Result<u64> {
+        Ok(self.vmcore.file.metadata()?.len())
+    }
+
     /// The file system's number.
     pub(super) fn device(&self) -> Option<u64> {
         self.device

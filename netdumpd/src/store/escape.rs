@@ -27,6 +27,13 @@ pub fn escape_keeping_newline(bytes: &[u8]) -> String {
     }
 }
 
+/// Text that should be escaped already, of whose origin nobody is sure: as [`escape`], but
+/// a backslash stays.
+pub(crate) fn harmless(text: &str) -> String {
+    let parts: Vec<_> = text.split('\\').map(|part| escape(part.as_bytes())).collect();
+    parts.join("\\")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -36,6 +43,12 @@ mod tests {
     fn only_the_last_newline_stays() {
         assert_eq!(escape_keeping_newline(b"a\nb\n"), "a\\nb\n");
         assert_eq!(escape_keeping_newline(b"a"), "a");
+    }
+
+    #[test]
+    fn what_is_escaped_stays_as_it_is() {
+        assert_eq!(harmless(r"a\x1b\\b"), r"a\x1b\\b");
+        assert_eq!(harmless("a\u{1b}[2J\u{e9}"), r"a\x1b[2J\xc3\xa9");
     }
 
     proptest! {

@@ -30,6 +30,9 @@ use super::Piece;
 use crate::core::{DumpFile, DumpHeader, HEADER_LEN, Herald, Identity};
 
 pub(super) use leftover::Leftover;
+pub(crate) use leftover::Stored;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use leftover::take_entries;
 
 /// Where journals are, below the dump directory; only while there are any.
 pub(super) const DIR: &str = ".netdumpd";
@@ -262,7 +265,11 @@ impl Head {
         Ok(head)
     }
 
+    /// `None` if it is no journal's, or of another version.
     fn origin(&self) -> Option<Origin> {
+        if self.magic != MAGIC || self.version.get() != VERSION {
+            return None;
+        }
         let host = self.host.get(..usize::from(self.host_len))?;
         let path = self.path.get(..usize::from(self.path_len.get()))?;
         let ip = Ipv6Addr::from(self.ip).to_canonical();
@@ -278,6 +285,16 @@ impl Head {
             started_us: self.started_us.get(),
         })
     }
+}
+
+/// What the head of a journal says, written once more: the same.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn head_stands(bytes: &[u8]) -> bool {
+    let mut head = Head::new_zeroed();
+    let len = bytes.len().min(size_of::<Head>());
+    head.as_mut_bytes()[..len].copy_from_slice(&bytes[..len]);
+    let Some(origin) = head.origin() else { return true };
+    Head::new(&origin).is_ok_and(|head| head.origin() == Some(origin))
 }
 
 /// Which start of the machine this is; zeros where that cannot be told. Read

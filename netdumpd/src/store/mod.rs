@@ -9,7 +9,7 @@ mod executor;
 mod files;
 mod finished;
 mod info;
-mod journal;
+pub(crate) mod journal;
 mod mem;
 mod names;
 mod quota;
@@ -25,6 +25,7 @@ use bytes::Bytes;
 use crate::core::{DumpFile, DumpHeader, Fault, Herald, HeraldPath, Record, SessionId};
 
 pub(crate) use batch::{Done, carry_out};
+pub(crate) use escape::harmless;
 pub use escape::{escape, escape_keeping_newline};
 pub use executor::Executor;
 pub use files::{DumpPaths, FileStore, StoreConfig};

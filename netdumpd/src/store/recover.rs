@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::dir::DumpDir;
 use super::dump::OpenDump;
 use super::files::{DumpPaths, Shared};
-use super::journal::Leftover;
+use super::journal::{Leftover, Stored};
 use super::names::Names;
 use crate::core::{KeyInfo, Reason, Record};
 
@@ -73,7 +73,9 @@ fn settle(shared: &Shared, leftover: &Leftover) -> io::Result<Option<Recovered>>
         dump.settle_ended(reason)?;
         return Ok(Some(Recovered { peer, paths: dump.paths(), reason, record: None }));
     }
-    let mut salvage = leftover.salvage()?;
+    let key_len =
+        key.as_ref().map_or(Ok(0), |key| key.metadata().map(|metadata| metadata.len()))?;
+    let mut salvage = leftover.salvage(Stored { vmcore_len: dump.vmcore_len()?, key_len })?;
     let mut head = [0; KeyInfo::LEN];
     if let Some(info) = key
         .filter(|key| key.read_exact_at(&mut head, 0).is_ok())

@@ -204,6 +204,53 @@ fn after_a_loss_of_power_the_record_says_that_it_may_be_wrong() {
     assert!(record.notes.contains(&Note::MachineRestarted));
 }
 
+/// An entry of a journal, as its documentation has it.
+fn entry(kind: u8, seqno: u32, offset: u64, len: u64) -> Vec<u8> {
+    let words = [seqno.to_le_bytes(), 1u32.to_le_bytes()].concat();
+    let places = [offset.to_le_bytes(), len.to_le_bytes()].concat();
+    [vec![kind, 0, 0, 0, 0, 0, 0, 0], words, places].concat()
+}
+
+#[test]
+fn a_damaged_journal_loses_nothing_that_its_sound_entries_tell() {
+    const ENTRIES_AT: usize = 4096;
+    let damages = [
+        vec![entry(1, 3, 0, u64::MAX), entry(1, 4, 1, u64::MAX)],
+        vec![entry(1, 3, u64::MAX, u64::MAX), entry(2, 4, 0, u64::MAX), entry(2, 5, 1, u64::MAX)],
+        vec![entry(0, 0, 0, 0), entry(99, 1, 2, 3)],
+        vec![vec![1; 31]],
+    ];
+    for (n, damage) in damages.iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut rig = rig(dir.path());
+        rig.datagram(Socket::Herald, CLIENT, &message(HERALD, 1, 0, b""));
+        let on = Socket::Session(rig.last_session());
+        assert_eq!(rig.datagram(on, CLIENT, &message(VMCORE, 2, 500, &pattern(100))), [2]);
+        drop(rig);
+        let journals = dir.path().join(JOURNALS);
+        let journal = std::fs::read_dir(&journals).unwrap().next().unwrap().unwrap().path();
+        let mut content = std::fs::read(&journal).unwrap();
+        assert_eq!(content.len(), ENTRIES_AT + 32);
+        if n == 0 {
+            // The damage comes before as well.
+            content.splice(ENTRIES_AT..ENTRIES_AT, entry(7, 0, 0, 0));
+        }
+        content.extend(damage.concat());
+        std::fs::write(&journal, content).unwrap();
+
+        let found = store(dir.path()).recover();
+        let record = found[0].record.as_ref().unwrap();
+        assert!(record.notes.contains(&Note::JournalDamaged), "{n}: {record:?}");
+        assert_eq!(record.received_end, 600, "{n}");
+        let is_told = |range: &std::ops::Range<u64>| range.start < 600 && range.end > 500;
+        let missing = record.holes.listed.iter().chain(&record.not_sent.listed);
+        assert!(!missing.into_iter().any(is_told), "{n}: {record:?}");
+        assert!(record.stats.covered_bytes >= 100, "{n}");
+        assert_eq!(std::fs::metadata(dir.path().join("vmcore.10.99.0.1.0")).unwrap().len(), 600);
+        assert!(!journals.exists());
+    }
+}
+
 /// The server that is locked down cannot read which start of the machine this
 /// is: it has to have done so before.
 #[test]

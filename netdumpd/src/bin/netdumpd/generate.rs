@@ -4,8 +4,7 @@ use std::io::{self, Write};
 
 use clap::CommandFactory;
 use clap_mangen::Man;
-
-use crate::args::{Args, Generate};
+use netdumpd::options::{Args, Generate};
 
 /// Prints it to standard output.
 ///

@@ -1,13 +1,10 @@
 //! The daemon, and what else `netdumpd` does.
 #![forbid(unsafe_code)]
 
-mod args;
 #[cfg(feature = "progress")]
 mod bars;
-mod config_file;
 mod daemon;
 mod generate;
-mod inspect;
 mod log;
 #[cfg(feature = "metrics")]
 mod metrics;
@@ -20,17 +17,19 @@ mod user;
 use std::process::ExitCode;
 
 use anyhow::Result;
-
-use crate::args::Command;
+use netdumpd::inspect;
+use netdumpd::options::{self, Command, Refused};
 
 /// What clap uses for a command line it does not understand.
 const BAD_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let args = match config_file::parse(std::env::args_os().collect()) {
+    let typed = std::env::args_os().collect();
+    let args = match options::parse(typed, |path| std::fs::read_to_string(path)) {
         Ok(args) => args,
+        Err(Refused::Usage(error)) => error.exit(),
         Err(error) => {
-            eprintln!("netdumpd: {error:#}");
+            eprintln!("netdumpd: {error}");
             return BAD_USAGE.into();
         }
     };

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
-use crate::args::Sandbox;
+use netdumpd::options::Sandbox;
 
 /// What stays allowed.
 pub(crate) struct Allowed<'a> {

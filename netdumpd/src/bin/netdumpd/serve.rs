@@ -10,10 +10,10 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, Result};
 use netdumpd::core::Verdict;
 use netdumpd::net::{Handler, HandlerHelper, Server};
+use netdumpd::options::Args;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::args::Args;
 use crate::daemon::{self, Parting, PidFile};
 use crate::report::{All, JsonLines};
 use crate::{log, user};
@@ -78,7 +78,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         observer.event(&Event::Sandbox { landlock, seccomp });
     }
     #[cfg(not(all(feature = "sandbox", target_os = "linux")))]
-    if args.sandbox == crate::args::Sandbox::Require {
+    if args.sandbox == netdumpd::options::Sandbox::Require {
         anyhow::bail!("this netdumpd was built without a sandbox (--sandbox require)");
     }
 

@@ -1,19 +1,16 @@
 //! Journals that a dead process has left.
 
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
 use cap_std::fs::{Dir, OpenOptions};
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::{
-    DIR, ENTRY_LEN, Entry, HEAD_LEN, HEADER, Head, KEY, MAGIC, Origin, VERSION, VMCORE, boot,
-    remove,
-};
+use super::{DIR, ENTRY_LEN, Entry, HEAD_LEN, HEADER, Head, KEY, Origin, VMCORE, boot, remove};
 use crate::core::{DumpFile, DumpHeader, Limits, Salvage};
 
 /// Entries read at a time.
-const READ_ENTRIES: usize = 4096;
+const READ_ENTRIES: u64 = 4096;
 
 /// A journal whose writer is dead.
 pub(in crate::store) struct Leftover {
@@ -74,9 +71,7 @@ impl Leftover {
         }
         let mut head = Head::new_zeroed();
         file.read_exact_at(head.as_mut_bytes(), 0)?;
-        let is_known = head.magic == MAGIC && head.version.get() == VERSION;
-        let origin = is_known.then(|| head.origin()).flatten();
-        let origin = origin.ok_or_else(|| io::Error::other("no journal of this version"))?;
+        let origin = head.origin().ok_or_else(|| io::Error::other("no journal of this version"))?;
         let header = if head.has_header != 0 { DumpHeader::parse(&head.header) } else { None };
         let index = (head.has_index != 0).then_some(head.index.get());
         let machine_restarted = head.boot != boot();
@@ -92,32 +87,11 @@ impl Leftover {
     }
 
     /// All that it tells.
-    pub(in crate::store) fn salvage(&self) -> io::Result<Salvage> {
+    pub(in crate::store) fn salvage(&self, stored: Stored) -> io::Result<Salvage> {
         let mut salvage = Salvage::new(self.origin.herald, &Limits::default());
-        let mut block = vec![Entry::new_zeroed(); READ_ENTRIES];
-        let len = self.file.metadata()?.len();
-        let mut at = HEAD_LEN;
-        while at < len {
-            let count = usize::try_from((len - at) / ENTRY_LEN).unwrap_or(usize::MAX);
-            let entries = &mut block[..count.min(READ_ENTRIES)];
-            if entries.is_empty() {
-                break;
-            }
-            self.file.read_exact_at(entries.as_mut_bytes(), at)?;
-            at += ENTRY_LEN * entries.len() as u64;
-            for entry in entries {
-                let Entry { seqno, count, offset, len, .. } = entry;
-                let tell = |salvage: &mut Salvage, file| {
-                    salvage.payload(file, seqno.get(), count.get(), offset.get(), len.get());
-                };
-                match entry.kind {
-                    VMCORE => tell(&mut salvage, DumpFile::Vmcore),
-                    KEY => tell(&mut salvage, DumpFile::Key),
-                    HEADER => salvage.header(seqno.get()),
-                    _ => {}
-                }
-            }
-        }
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(HEAD_LEN))?;
+        take_entries(file, stored, &mut salvage)?;
         if let Some(header) = &self.header {
             salvage.set_header(header.clone());
         }
@@ -130,5 +104,58 @@ impl Leftover {
     /// What it told is in the dump's record now.
     pub(in crate::store) fn remove(self, root: &Dir) {
         remove(root, &self.name);
+    }
+}
+
+/// Bytes that a dump's files have.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stored {
+    pub(crate) vmcore_len: u64,
+    pub(crate) key_len: u64,
+}
+
+/// Takes what a journal's entries tell. An entry is written after its payload: one that tells
+/// of bytes beyond the end of the file is damaged. It is believed up to there, and no other
+/// is believed less for it.
+pub(crate) fn take_entries(
+    mut entries: impl Read,
+    stored: Stored,
+    salvage: &mut Salvage,
+) -> io::Result<()> {
+    let mut block = Vec::new();
+    loop {
+        block.clear();
+        entries.by_ref().take(ENTRY_LEN * READ_ENTRIES).read_to_end(&mut block)?;
+        if block.is_empty() {
+            return Ok(());
+        }
+        let (whole, cut) = block.as_chunks::<{ ENTRY_LEN as usize }>();
+        if !cut.is_empty() {
+            salvage.journal_damaged();
+        }
+        for entry in whole {
+            take_entry(&zerocopy::transmute!(*entry), stored, salvage);
+        }
+    }
+}
+
+fn take_entry(entry: &Entry, stored: Stored, salvage: &mut Salvage) {
+    let Entry { seqno, count, offset, len, .. } = entry;
+    let (seqno, count, offset, len) = (seqno.get(), count.get(), offset.get(), len.get());
+    let (file, file_len) = match entry.kind {
+        VMCORE => (DumpFile::Vmcore, stored.vmcore_len),
+        KEY => (DumpFile::Key, stored.key_len),
+        HEADER => return salvage.header(seqno),
+        _ => return salvage.journal_damaged(),
+    };
+    let is_there = |end: u64| end <= file_len;
+    if len == 0 || offset.checked_add(len).is_some_and(is_there) {
+        salvage.payload(file, seqno, count, offset, len);
+        return;
+    }
+    salvage.journal_damaged();
+    if let Some(len) = file_len.checked_sub(offset).filter(|len| *len > 0) {
+        // Of how many messages the rest was is not known.
+        salvage.payload(file, seqno, 1, offset, len);
     }
 }

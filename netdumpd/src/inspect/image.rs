@@ -1,17 +1,15 @@
 //! A vmcore: compressed or not; an ELF core, a FreeBSD minidump, or bytes.
 
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::Path;
 
 use debugnet_core::dump::layout::{NoteType, OWNER};
-use netdumpd::core::DumpHeader;
-use netdumpd::store::escape;
 use object::elf::{self, FileHeader32, FileHeader64};
 use object::read::elf::{FileHeader, NoteIterator, ProgramHeader};
 use object::{Endian, Endianness};
 
 use super::Report;
+use crate::core::DumpHeader;
+use crate::store::escape;
 
 /// The most that is read of an image: headers and notes come first.
 const HEAD_LEN: u64 = 16 << 20;
@@ -19,8 +17,7 @@ const HEAD_LEN: u64 = 16 << 20;
 const MINIDUMP: &[u8] = b"minidump FreeBSD/";
 const KERNEL_DUMP: &[u8] = b"FreeBSD Kernel Dump";
 
-pub(super) fn read(path: &Path, report: &mut Report) -> io::Result<()> {
-    let mut file = File::open(path)?;
+pub(crate) fn read(mut file: impl Read + Seek, report: &mut Report) -> io::Result<()> {
     let mut magic = Vec::new();
     (&mut file).take(4).read_to_end(&mut magic)?;
     file.seek(SeekFrom::Start(0))?;
@@ -95,8 +92,15 @@ fn take_elf<H: FileHeader<Endian = Endianness>>(
         elf::EM_PPC64 => "powerpc64".into(),
         other => format!("{other:?}"),
     });
+    // Those of a sound core do not overlap, and a hostile one is not read a thousand times.
+    let mut unread = head.len() as u64;
     for segment in header.program_headers(endian, head)? {
         if let Some(notes) = segment.notes(endian, head)? {
+            let Some(rest) = unread.checked_sub(segment.p_filesz(endian).into()) else {
+                report.problems.push("not a sound ELF core: its notes overlap".into());
+                break;
+            };
+            unread = rest;
             take_notes(notes, endian, report)?;
         }
     }
@@ -150,4 +154,32 @@ fn take_vmcoreinfo(desc: &[u8], report: &mut Report) {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 60,000 segments over the same notes: they are not read 60,000 times.
+    #[test]
+    fn notes_that_overlap_are_read_once() {
+        const SEGMENTS: u16 = 60_000;
+        let notes_at = 64 + 56 * u64::from(SEGMENTS);
+        let note = [&[5, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0][..], b"CORE\0\0\0\0"].concat();
+        let notes = note.repeat(200_000);
+        let mut core = b"\x7fELF\x02\x01\x01".to_vec();
+        core.resize(64, 0);
+        (core[16], core[18], core[20], core[32], core[54]) = (4, 62, 1, 64, 56);
+        core[56..58].copy_from_slice(&SEGMENTS.to_le_bytes());
+        let mut segment = [0; 56];
+        segment[0] = 4;
+        segment[8..16].copy_from_slice(&notes_at.to_le_bytes());
+        segment[32..40].copy_from_slice(&(notes.len() as u64).to_le_bytes());
+        core.extend(segment.repeat(SEGMENTS.into()));
+        core.extend(notes);
+        let mut report = Report::default();
+        read(io::Cursor::new(&core), &mut report).unwrap();
+        assert_eq!((report.kind, report.cpus), ("elf", Some(200_000)), "{:?}", report.problems);
+        assert_eq!(report.problems, ["not a sound ELF core: its notes overlap"]);
+    }
 }

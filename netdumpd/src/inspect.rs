@@ -1,7 +1,7 @@
 //! `netdumpd inspect`: what a vmcore, an info file or a record tells.
 
-mod image;
-mod info;
+pub(crate) mod image;
+pub(crate) mod info;
 
 use std::fs::File;
 use std::io::Read;
@@ -12,20 +12,22 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::store::harmless;
+
 /// Largest info file or record that is read.
 const MAX_TEXT_LEN: u64 = 16 << 20;
 
 /// What was found; text from the network is escaped.
-#[derive(Debug, Default, Serialize)]
-struct Report {
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Report {
     file: PathBuf,
     /// `elf`, `minidump`, `kernel_dump_header`, `raw`, `empty`, `info` or `record`.
-    kind: &'static str,
+    pub(crate) kind: &'static str,
     /// `gzip` or `zstd`.
-    compression: Option<&'static str>,
+    pub(crate) compression: Option<&'static str>,
     file_len: u64,
     /// `complete`, `incomplete`, `failed`, `receiving` or `unknown`.
-    result: String,
+    pub(crate) result: String,
     end: Option<String>,
     holes: Option<u64>,
     hole_bytes: Option<u64>,
@@ -40,17 +42,17 @@ struct Report {
     hostname: Option<String>,
     /// Seconds since 1970.
     time_s: Option<u64>,
-    cpus: Option<u64>,
+    pub(crate) cpus: Option<u64>,
     /// The record from which the result comes.
     record: Option<PathBuf>,
-    problems: Vec<String>,
+    pub(crate) problems: Vec<String>,
 }
 
 /// Prints what is known of `file`.
 ///
 /// # Errors
 /// If it cannot be read.
-pub(crate) fn run(file: &Path, json: bool) -> Result<ExitCode> {
+pub fn run(file: &Path, json: bool) -> Result<ExitCode> {
     let report = inspect(file)?;
     if json {
         println!("{}", serde_json::to_string(&report)?);
@@ -82,12 +84,16 @@ fn inspect(file: &Path) -> Result<Report> {
         info::read(&read_text(&path)?, &mut report);
         Some(path.with_file_name(format!("{name}.json")))
     } else {
-        image::read(&path, &mut report).with_context(|| format!("cannot read {shown}"))?;
+        File::open(&path)
+            .and_then(|file| image::read(file, &mut report))
+            .with_context(|| format!("cannot read {shown}"))?;
         record_of(&name).map(|record| path.with_file_name(record))
     };
     let needed = report.kind == "record";
     if let Some(record) = record.filter(|record| needed || record.is_file()) {
-        take_record(&record, &mut report)?;
+        take_record(&read_text(&record)?, &mut report)
+            .with_context(|| format!("{} is no record of netdumpd", record.display()))?;
+        report.record = Some(record);
     }
     Ok(report)
 }
@@ -105,13 +111,15 @@ fn record_of(name: &str) -> Option<String> {
     Some(format!("info.{rest}.json"))
 }
 
-fn take_record(path: &Path, report: &mut Report) -> Result<()> {
-    let shown = path.display();
-    let record: Value = serde_json::from_str(&read_text(path)?)
-        .with_context(|| format!("{shown} is no record of netdumpd"))?;
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    report.result = text(&record["result"])
-        .with_context(|| format!("{shown} is no record of netdumpd: it has no result"))?;
+/// Takes what a record says of a dump.
+///
+/// # Errors
+/// If it is none.
+pub(crate) fn take_record(text: &str, report: &mut Report) -> Result<()> {
+    let record: Value = serde_json::from_str(text)?;
+    // Escaped by the server that wrote it, if it was one.
+    let text = |value: &Value| value.as_str().map(harmless);
+    report.result = text(&record["result"]).context("it has no result")?;
     report.end = text(&record["end"]);
     report.holes = record["holes"]["count"].as_u64();
     report.hole_bytes = record["holes"]["bytes"].as_u64();
@@ -130,7 +138,6 @@ fn take_record(path: &Path, report: &mut Report) -> Result<()> {
         *place = place.take().or_else(|| text(&header[key]));
     }
     report.time_s = report.time_s.or_else(|| header["dump_time"].as_u64());
-    report.record = Some(path.to_owned());
     Ok(())
 }
 

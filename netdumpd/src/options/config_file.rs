@@ -1,38 +1,20 @@
 //! Options from a TOML file.
 //!
-//! A key is an option's long name. What it says is put behind the command line
-//! as if it had been typed there, so that it is checked like anything else;
+//! A key is an option's long name. What it says is put in front of what was
+//! typed as if it had been typed there, so that it is checked like anything else;
 //! an option that was typed wins over the file.
 
 use std::ffi::OsString;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::parser::ValueSource;
-use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches};
+use clap::{ArgAction, ArgMatches, CommandFactory};
 use toml::{Table, Value};
 
-use crate::args::Args;
+use super::Args;
 
-/// The program's arguments, with those of the file that they name.
-///
-/// # Errors
-/// A file that cannot be read, or says what is not understood; the error names
-/// file and key. What is wrong on the command line ends the program, as clap does it.
-pub(crate) fn parse(mut typed: Vec<OsString>) -> Result<Args> {
-    let matches = Args::command().get_matches_from(&typed);
-    let args = Args::from_arg_matches(&matches)?;
-    let Some(path) = &args.config else { return Ok(args) };
-    let shown = path.display();
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read the configuration {shown} (--config)"))?;
-    typed.extend(arguments(&text, &matches).with_context(|| format!("in {shown}"))?);
-    let matches = Args::command()
-        .try_get_matches_from(typed)
-        .map_err(|error| anyhow::anyhow!("in {shown}: {}", error.render()))?;
-    Ok(Args::from_arg_matches(&matches)?)
-}
-
-fn arguments(text: &str, typed: &ArgMatches) -> Result<Vec<OsString>> {
+/// What the file's `text` says, as arguments; without what was typed.
+pub(super) fn arguments(text: &str, typed: &ArgMatches) -> Result<Vec<OsString>> {
     let table: Table = toml::from_str(text)?;
     let command = Args::command();
     let mut found = Vec::new();

@@ -1,12 +1,12 @@
 //! The lines of an info file, ours or the stock server's.
 
 use super::Report;
+use crate::store::harmless;
 
 /// Takes what the lines say; they are escaped already, but for what a stock server wrote.
-pub(super) fn read(text: &str, report: &mut Report) {
+pub(crate) fn read(text: &str, report: &mut Report) {
     for line in text.lines() {
-        let clean = || netdumpd::store::escape(line.as_bytes());
-        if let Some((name, value)) = clean().trim_start().split_once(": ") {
+        if let Some((name, value)) = harmless(line).trim_start().split_once(": ") {
             let value = value.to_owned();
             match name {
                 "Architecture" => report.architecture = Some(value),

@@ -5,17 +5,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use clap::builder::RangedU64ValueParser;
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use debugnet_core::wire::debugnet::NETDUMP_HERALD_PORT;
-use netdumpd::core::Limits;
-use netdumpd::net::ServerConfig;
-use netdumpd::store::{DiskLimits, StoreConfig};
+
+use crate::core::Limits;
+use crate::net::ServerConfig;
+use crate::store::{DiskLimits, StoreConfig};
 
 const SECOND_US: u64 = 1_000_000;
 
 /// Collects crash dumps that dying kernels send over FreeBSD's netdump protocol.
-#[derive(Clone, Debug, Parser)]
+#[derive(Clone, PartialEq, Eq, Debug, Parser)]
 #[command(
     version,
     args_conflicts_with_subcommands = true,
@@ -24,9 +26,10 @@ Exit status: 0 stopped, or with --once the dump is complete; 1 cannot start or g
 with --once: 3 the dump is incomplete, 4 it could not be stored, 5 stopped before a dump ended.
 inspect: 0 complete, 1 cannot be read, 2 bad usage, 3 incomplete, 4 not stored, 5 unknown."
 )]
-pub(crate) struct Args {
+pub struct Args {
+    /// What to do instead of serving.
     #[command(subcommand)]
-    pub(crate) command: Option<Command>,
+    pub command: Option<Command>,
 
     /// Address to take heralds at, with or without a port; may be given several times
     /// [default: 0.0.0.0]
@@ -39,7 +42,7 @@ pub(crate) struct Args {
 
     /// Dump directory; nothing outside of it is written
     #[arg(short = 'd', long, value_name = "DIR", default_value = "/var/crash")]
-    pub(crate) dir: PathBuf,
+    pub dir: PathBuf,
 
     /// Run for every dump that ends, with: reason, address, host, info file, vmcore
     #[arg(short = 'i', long, value_name = "SCRIPT")]
@@ -59,32 +62,32 @@ pub(crate) struct Args {
 
     /// Exit after one dump; the exit status tells how it ended
     #[arg(long)]
-    pub(crate) once: bool,
+    pub once: bool,
 
     /// Write one JSON event a line to standard output
     #[arg(long)]
-    pub(crate) json: bool,
+    pub json: bool,
 
     /// Name files by the client's host name (reverse lookup) instead of its address
     #[arg(long)]
-    pub(crate) resolve: bool,
+    pub resolve: bool,
 
     /// Read options from a TOML file: their long names as keys. The command line wins
     #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
+    pub config: Option<PathBuf>,
 
     /// Serve as this user, by name or number, once everything is open
     #[arg(long, value_name = "USER")]
-    pub(crate) user: Option<String>,
+    pub user: Option<String>,
 
     /// Whether to give up all rights that are not needed any more
     #[arg(long, value_name = "HOW", value_enum, default_value_t = Sandbox::Auto)]
-    pub(crate) sandbox: Sandbox,
+    pub sandbox: Sandbox,
 
     /// Where to answer Prometheus over HTTP
     #[cfg(feature = "metrics")]
     #[arg(long, value_name = "ADDR:PORT")]
-    pub(crate) metrics: Option<SocketAddr>,
+    pub metrics: Option<SocketAddr>,
 
     /// Largest dump accepted: bytes, or with K, M, G or T
     #[arg(long, value_name = "SIZE", default_value = "1T", value_parser = size)]
@@ -99,15 +102,15 @@ pub(crate) struct Args {
     min_free: u64,
 
     /// Dumps at a time, with those that have just ended
-    #[arg(long, value_name = "N", default_value_t = Limits::default().max_sessions)]
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_sessions, value_parser = count::<usize>())]
     max_sessions: usize,
 
     /// The same for one client address
-    #[arg(long, value_name = "N", default_value_t = Limits::default().max_sessions_per_source)]
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_sessions_per_source, value_parser = count::<usize>())]
     max_sessions_per_source: usize,
 
     /// New dumps a second; one client address gets a quarter of them
-    #[arg(long, value_name = "N", default_value_t = Limits::default().max_heralds_per_s)]
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_heralds_per_s, value_parser = count::<u32>())]
     max_heralds_per_second: u32,
 
     /// Received data that may wait for disks, of all dumps together
@@ -124,16 +127,16 @@ pub(crate) struct Args {
 
     /// Set for the process that is the daemon
     #[arg(long, hide = true)]
-    pub(crate) daemon_child: bool,
+    pub daemon_child: bool,
 
     /// Set for the process that runs the handler script
     #[arg(long, hide = true)]
-    pub(crate) handler_helper: bool,
+    pub handler_helper: bool,
 }
 
 /// What else the program does.
-#[derive(Clone, Debug, Subcommand)]
-pub(crate) enum Command {
+#[derive(Clone, PartialEq, Eq, Debug, Subcommand)]
+pub enum Command {
     /// Tell what a vmcore, info file or record holds
     Inspect {
         /// A vmcore (raw, ELF, .gz, .zst), an info file, or a record (.json)
@@ -146,18 +149,20 @@ pub(crate) enum Command {
     },
     /// Print the man page or a shell's completions
     Generate {
+        /// Which of them
         #[command(subcommand)]
         what: Generate,
     },
 }
 
 /// What is printed.
-#[derive(Clone, Debug, Subcommand)]
-pub(crate) enum Generate {
+#[derive(Clone, PartialEq, Eq, Debug, Subcommand)]
+pub enum Generate {
     /// The man page, for section 8
     Man,
     /// Completions for a shell
     Completions {
+        /// Which shell's
         #[arg(value_enum)]
         shell: Shell,
     },
@@ -165,7 +170,7 @@ pub(crate) enum Generate {
 
 /// Whether the server locks itself down.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(crate) enum Sandbox {
+pub enum Sandbox {
     /// As far as the system can
     Auto,
     /// Do not start if the system cannot
@@ -183,21 +188,15 @@ enum Listen {
 
 impl Args {
     /// Whether this process is to serve by itself, under whoever started it.
-    pub(crate) fn in_foreground(&self) -> bool {
+    pub fn in_foreground(&self) -> bool {
         self.foreground || self.json || self.once
     }
 
     /// What the server is to do; paths are absolute.
-    pub(crate) fn server_config(&self) -> Result<ServerConfig> {
-        let mut limits = Limits::default();
-        limits.max_dump_len = self.max_dump_size;
-        limits.max_sessions = self.max_sessions;
-        limits.max_sessions_per_source = self.max_sessions_per_source;
-        limits.max_heralds_per_s = self.max_heralds_per_second;
-        limits.linger_us = u64::from(self.linger) * SECOND_US;
-        let mut disk = DiskLimits::default();
-        disk.max_total_len = self.max_total_size;
-        disk.min_free_len = self.min_free;
+    ///
+    /// # Errors
+    /// If the dump directory cannot be used, or the memory is beyond this machine's addresses.
+    pub fn server_config(&self) -> Result<ServerConfig> {
         Ok(ServerConfig {
             listen: self.listen_addresses(),
             inherited: Vec::new(),
@@ -205,16 +204,30 @@ impl Args {
                 dir: self.dump_dir()?,
                 default_path: self.path.clone(),
                 time_zone: jiff::tz::TimeZone::system(),
-                disk,
+                disk: DiskLimits {
+                    max_total_len: self.max_total_size,
+                    min_free_len: self.min_free,
+                },
             },
-            limits,
+            limits: self.limits(),
             memory_len: usize::try_from(self.memory)?,
             resolve: self.resolve,
             once: self.once,
         })
     }
 
-    fn listen_addresses(&self) -> Vec<SocketAddr> {
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            max_dump_len: self.max_dump_size,
+            max_sessions: self.max_sessions,
+            max_sessions_per_source: self.max_sessions_per_source,
+            max_heralds_per_s: self.max_heralds_per_second,
+            linger_us: u64::from(self.linger) * SECOND_US,
+            ..Limits::default()
+        }
+    }
+
+    pub(crate) fn listen_addresses(&self) -> Vec<SocketAddr> {
         let default = [Listen::Ip(std::net::Ipv4Addr::UNSPECIFIED.into())];
         let all = if self.listen.is_empty() { &default[..] } else { &self.listen };
         all.iter()
@@ -226,7 +239,10 @@ impl Args {
     }
 
     /// The dump directory as an absolute path.
-    pub(crate) fn dump_dir(&self) -> Result<PathBuf> {
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn dump_dir(&self) -> Result<PathBuf> {
         let dir = self.dir.canonicalize().with_context(|| {
             format!("cannot use the dump directory {} (-d)", self.dir.display())
         })?;
@@ -235,17 +251,20 @@ impl Args {
     }
 
     /// The script as an absolute path, if there is one: it can be run.
-    pub(crate) fn script(&self) -> Result<Option<PathBuf>> {
+    ///
+    /// # Errors
+    /// If it cannot.
+    pub fn script(&self) -> Result<Option<PathBuf>> {
         self.script.as_deref().map(script).transpose()
     }
 
     /// How long the script may take.
-    pub(crate) fn script_limit(&self) -> Duration {
+    pub fn script_limit(&self) -> Duration {
         Duration::from_secs(self.script_limit.into())
     }
 
     /// The process id file to write, if any.
-    pub(crate) fn pid_file(&self) -> Option<PathBuf> {
+    pub fn pid_file(&self) -> Option<PathBuf> {
         let default = || PathBuf::from("/var/run/netdumpd.pid");
         self.pid_file.clone().or_else(|| self.daemon_child.then(default))
     }
@@ -266,6 +285,11 @@ fn listen(text: &str) -> Result<Listen, String> {
         .map_err(|_| format!("{text:?} is no address; expected 192.0.2.1, 192.0.2.1:20023 or ::1"))
 }
 
+/// With none of them a server would take no dump.
+fn count<T: TryFrom<u64> + Clone + Send + Sync + 'static>() -> RangedU64ValueParser<T> {
+    RangedU64ValueParser::new().range(1..)
+}
+
 fn memory(text: &str) -> Result<u64, String> {
     const LEAST: u64 = 1 << 20;
     let len = size(text)?;
@@ -280,8 +304,12 @@ fn size(text: &str) -> Result<u64, String> {
         Some((at, 't' | 'T')) => (&text[..at], 40),
         _ => (text, 0),
     };
-    let number: u64 = digits.parse().map_err(|_| format!("{text:?} is no size"))?;
-    number.checked_mul(1 << shift).ok_or_else(|| format!("{text:?} is too large"))
+    let too_large = || format!("{text:?} is too large; expected less than 16777216T");
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!("{text:?} is no size; expected bytes, or a number with K, M, G or T"));
+    }
+    let number: u64 = digits.parse().map_err(|_| too_large())?;
+    number.checked_mul(1 << shift).ok_or_else(too_large)
 }
 
 #[cfg(test)]
@@ -300,8 +328,21 @@ mod tests {
         assert_eq!(size("3k"), Ok(3072));
         assert_eq!(size("2T"), Ok(2 << 40));
         assert!(size("").is_err() && size("G").is_err() && size("-1").is_err());
+        assert!(size("+5").is_err() && size("4 K").is_err() && size("4KK").is_err());
         assert!(size("99999999999T").is_err());
         assert!(memory("4K").is_err() && memory("1M").is_ok());
+    }
+
+    /// It would answer no herald, and say nothing of it.
+    #[test]
+    fn a_server_that_takes_no_dump_is_refused() {
+        for option in ["max-sessions", "max-sessions-per-source", "max-heralds-per-second"] {
+            let with =
+                |number: u32| Args::try_parse_from(["netdumpd", &format!("--{option}={number}")]);
+            let error = with(0).unwrap_err().to_string();
+            assert!(error.contains("invalid value '0'") && error.contains(option), "{error}");
+            assert!(with(1).is_ok());
+        }
     }
 
     #[test]
