@@ -18,8 +18,8 @@ use crate::{cargo, tools};
 /// Runs of each NIC, taken in turn.
 const RUNS: usize = 3;
 /// RAM of the guest, and how much each of its own measurements moves.
-const MEMORY_MIB: u64 = 32;
-const BENCH_MIB: u64 = 16;
+const MEMORY_MIB: u64 = 128;
+const BENCH_MIB: u64 = 64;
 /// Least share of the echo rate that a dump has to reach.
 const GATE: f64 = 0.8;
 const MIB: f64 = (1 << 20) as f64;

@@ -105,8 +105,8 @@ impl Congestion {
         if tokens >= TOKEN {
             return Ok(());
         }
-        let missing = TOKEN.saturating_sub(tokens);
-        let wait_us = missing.checked_div(self.fill_per_us(rtt)).unwrap_or(1).saturating_add(1);
+        let missing = TOKEN.wrapping_sub(tokens);
+        let wait_us = missing.checked_div(self.fill_per_us(rtt)).unwrap_or(1).wrapping_add(1);
         Err(now.after(u64::from(wait_us)))
     }
 
@@ -126,7 +126,7 @@ impl Congestion {
             return self.tokens;
         }
         let passed_us = now.since_short_us(self.filled_at);
-        let depth = self.burst.saturating_mul(TOKEN);
+        let depth = self.burst.wrapping_mul(TOKEN);
         self.tokens.saturating_add(passed_us.saturating_mul(self.fill_per_us(rtt))).min(depth)
     }
 
@@ -134,7 +134,7 @@ impl Congestion {
     /// round, a quarter above it afterwards.
     fn fill_per_us(&self, rtt: &Rtt) -> u32 {
         let gain_4 = if self.starting { 8 } else { 5 };
-        let tokens = self.window().saturating_mul(TOKEN).saturating_mul(gain_4) >> 2;
+        let tokens = self.window().wrapping_mul(TOKEN).wrapping_mul(gain_4) >> 2;
         tokens.checked_div(rtt.srtt_us().max(1)).unwrap_or(0).max(1)
     }
 
@@ -154,7 +154,7 @@ impl Congestion {
             self.window = before;
             self.restart_round(newest);
         }
-        self.round_acked = self.round_acked.saturating_add(1);
+        self.round_acked = self.round_acked.wrapping_add(1);
         if let Some(rtt_us) = rtt_us {
             self.round_min_us = self.round_min_us.min(rtt_us);
         }
@@ -181,7 +181,7 @@ impl Congestion {
             .messages_in(rtt)
             .map_or(u32::MAX, |path| path.saturating_add(self.standing.messages()).max(self.burst));
         if self.window < most {
-            self.window = self.window.saturating_add(1).min(self.window_max);
+            self.window = self.window.wrapping_add(1).min(self.window_max);
         } else {
             // From here on by what the queue shows, should the train have lied.
             self.starting = false;
@@ -189,7 +189,7 @@ impl Congestion {
     }
 
     pub(crate) fn on_lost(&mut self) {
-        self.round_lost = self.round_lost.saturating_add(1);
+        self.round_lost = self.round_lost.wrapping_add(1);
     }
 
     /// Nothing was answered for a whole time-out.
@@ -216,7 +216,7 @@ impl Congestion {
     fn end_round(&mut self, now: Instant, rtt: &Rtt) {
         let (acked, lost) = (self.round_acked, self.round_lost);
         let is_limited = self.round_limited && !self.starting;
-        self.standing.on_round(now, acked, is_limited);
+        self.standing.on_round(now, rtt.granularity_us(), acked, is_limited);
         // More than half of a real round lost is no bit error.
         if lost > acked && lost > Self::WINDOW_MIN {
             self.starting = false;
@@ -232,22 +232,21 @@ impl Congestion {
             .round_min_us
             .saturating_sub(base_us)
             .saturating_sub(rtt.granularity_us().saturating_sub(1));
-        let loaded_us = base_us.saturating_add(standing_us);
+        let loaded_us = base_us.wrapping_add(standing_us);
         // Little's law: what stands in the queue is its share of the round trip.
         let queued = scaled(self.window, standing_us, loaded_us);
         let target = self.standing.messages();
-        let all = acked.saturating_add(lost).max(1);
+        let all = acked.wrapping_add(lost).max(1);
         let loss = scaled(lost, 1024, all);
         if queued <= target {
-            self.calm_loss =
-                self.calm_loss.saturating_mul(7).saturating_add(loss).checked_div(8).unwrap_or(0);
+            self.calm_loss = self.calm_loss.wrapping_mul(7).wrapping_add(loss) >> 3;
         }
         // What the path holds without a queue: the window's share of the base
         // round trip. With a queue *and* more loss than the path's own, the
         // window overstates what arrives, and what was acked is believed.
-        let is_overrun = queued > target && loss > self.calm_loss.saturating_mul(2).max(16);
+        let is_overrun = queued > target && loss > self.calm_loss.wrapping_mul(2).max(16);
         let held = if is_overrun {
-            scaled(acked, 1024, 1024u32.saturating_sub(self.calm_loss).max(1))
+            scaled(acked, 1024, 1024u32.wrapping_sub(self.calm_loss).max(1))
         } else {
             self.window
         };
@@ -258,26 +257,26 @@ impl Congestion {
                 self.set_window(acked);
             } else if queued > target {
                 self.starting = false;
-                self.set_window(path.saturating_add(target));
+                self.set_window(path.wrapping_add(target));
             }
             return;
         }
         self.calm_rounds =
-            if queued.saturating_mul(2) < target { self.calm_rounds.saturating_add(1) } else { 0 };
+            if queued.wrapping_mul(2) < target { self.calm_rounds.wrapping_add(1) } else { 0 };
         if !self.round_limited && queued <= target {
             return;
         }
-        let aim = path.saturating_add(target);
+        let aim = path.wrapping_add(target);
         if is_overrun {
             self.standing.on_overrun();
             return self.set_window(aim);
         }
         // Half the way at a time; a path that stays calm has grown, and is
         // followed twice as fast each round, up to an eighth of the window.
-        let mut next = self.window.saturating_add(aim).div_ceil(2);
+        let mut next = self.window.wrapping_add(aim).wrapping_add(1) >> 1;
         if self.calm_rounds > 4 {
-            let step = (target << self.calm_rounds.saturating_sub(4).min(6)).min(self.window >> 3);
-            next = next.max(self.window.saturating_add(step));
+            let step = (target << self.calm_rounds.wrapping_sub(4).min(6)).min(self.window >> 3);
+            next = next.max(self.window.wrapping_add(step));
         }
         self.set_window(next);
     }
@@ -311,7 +310,7 @@ impl Train {
             self.first = now;
         }
         self.last = now;
-        self.acks = self.acks.saturating_add(1);
+        self.acks = self.acks.wrapping_add(1);
     }
 
     fn close(&mut self, rtt: &Rtt) {
@@ -325,7 +324,7 @@ impl Train {
         }
         self.is_closed = true;
         let span_us = self.last.since_short_us(self.first);
-        let gaps = self.acks.saturating_sub(1);
+        let gaps = self.acks.wrapping_sub(1);
         let steps = rtt.granularity_us().saturating_mul(Self::LEAST);
         if gaps >= Self::LEAST && span_us >= steps {
             self.rate = Some((gaps, span_us));

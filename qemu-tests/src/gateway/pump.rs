@@ -30,6 +30,9 @@ const BATCH: usize = 64;
 const BUFFER_LEN: usize = 70_000;
 /// Longest sleep: how late a stop or a change is noticed.
 const SLEEP_MAX: Duration = Duration::from_millis(10);
+/// How long it stays awake with nothing to do: less than what a thread in a virtual machine
+/// may need to be woken up, which would be a part of every round trip. Others go first.
+const AWAKE_US: u64 = 200;
 /// Longest time that the guest's frames are left where they are.
 const HOLD_MAX_MS: u16 = 1000;
 /// Captured bytes at most: a long run must not fill the disk.
@@ -101,18 +104,24 @@ impl Pump {
     /// Runs until it is told to stop.
     pub(super) fn run(mut self) -> io::Result<()> {
         let mut buf = vec![0; BUFFER_LEN];
+        let mut last = self.now();
         while !self.shared.stop.load(Ordering::Relaxed) {
             let link_up = self.shared.link_up.load(Ordering::Relaxed);
             self.up.set_up(link_up);
             self.down.set_up(link_up);
-            let more = self.read_guest(&mut buf)? | self.read_server()?;
+            let any = self.read_guest(&mut buf)? | self.read_server()?;
             self.noise();
             self.at_far_end();
             self.at_guest();
             self.drain_backlog();
             self.publish();
-            if !more {
+            if any {
+                last = self.now();
+            } else if self.now().since_us(last) < AWAKE_US {
+                std::thread::yield_now();
+            } else {
                 self.sleep()?;
+                last = self.now();
             }
         }
         if let Some(capture) = self.capture.take() {
@@ -126,13 +135,13 @@ impl Pump {
         Instant::from_micros(u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
-    /// Frames from QEMU go into the up link. `true` if there may be more.
+    /// Frames from QEMU go into the up link. `true` if there were any.
     fn read_guest(&mut self, buf: &mut [u8]) -> io::Result<bool> {
         if self.is_held() {
             return Ok(false);
         }
-        for _ in 0..BATCH {
-            let Some(len) = self.guest.receive(buf)? else { return Ok(false) };
+        for n in 0..BATCH {
+            let Some(len) = self.guest.receive(buf)? else { return Ok(n > 0) };
             let now = self.now();
             self.capture(now, &buf[..len]);
             match frame::parse(&buf[..len]) {
@@ -165,7 +174,7 @@ impl Pump {
         }
     }
 
-    /// Datagrams of the server become frames on the down link.
+    /// Datagrams of the server become frames on the down link. `true` if there were any.
     fn read_server(&mut self) -> io::Result<bool> {
         let now = self.now();
         let Self { relay, answerer, far_end, down, scratch, stats, .. } = self;
