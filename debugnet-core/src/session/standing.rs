@@ -202,7 +202,7 @@ mod tests {
             let mixed = (seed << 20 ^ round).wrapping_mul(2_654_435_761);
             let mixed = (mixed ^ (mixed >> 15)).wrapping_mul(0x85eb_ca6b);
             let chance = (mixed ^ (mixed >> 13)) & 0xffff;
-            if chance % 20 == 0 { rate / 16 } else { rate * (96 + chance % 65) / 128 }
+            if chance.is_multiple_of(20) { rate / 16 } else { rate * (96 + chance % 65) / 128 }
         };
         let (mut filled, mut more) = (0, core::cell::Cell::new(0));
         for seed in 0..16 {
