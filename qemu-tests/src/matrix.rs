@@ -287,7 +287,10 @@ impl Case {
         if self.needs().is_none_or(|(guest, _)| guest == Guest::Firmware) {
             return Ok(());
         }
-        ensure(report.guards > 0, || "the guest has no guard pages".into())?;
+        ensure(report.guards > 0 && report.filled_bytes > 0, || {
+            let (guards, filled) = (report.guards, report.filled_bytes);
+            format!("the guest has {guards} guard pages and {filled} bytes of pattern")
+        })?;
         let spoilt = report.spoilt.as_deref();
         match self.expect {
             Expect::Spoilt(place) => {

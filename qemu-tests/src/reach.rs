@@ -1,37 +1,76 @@
 //! What a dump may not write: the guard pages around its memory, and what is free beside it.
 //!
 //! The CPU faults in a guard page. A device does not pass the page tables: what it wrote
-//! there is found in QEMU's memory. The table in docs/reliability.md is made from this one,
+//! there, or to free RAM, is found in QEMU's memory. The table in docs/reliability.md is made from this one,
 //! and compared with it.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
+use guest::pattern;
+
 use crate::matrix::{Case, Expect, PLAIN};
 use crate::qmp::TruthFile;
-use crate::serial::Guard;
+use crate::serial::{Filled, Guard};
 
-/// The first byte of a guarded range that is not as the guest left it, in one line.
-///
-/// # Errors
-/// A file cannot be read, or a range is not in RAM.
-pub fn spoilt(guards: &[Guard], truth: &[TruthFile]) -> io::Result<Option<String>> {
-    if truth.is_empty() {
-        return Ok(None);
+const WORD: usize = 8;
+const CHUNK: usize = 1 << 20;
+
+/// What nobody writes from some time at boot on, by the guest's word.
+#[derive(Clone, Debug, Default)]
+pub struct Untouched {
+    /// Guard pages, and what is free beside the dump's memory.
+    pub guards: Vec<Guard>,
+    /// Free RAM.
+    pub filled: Vec<Filled>,
+}
+
+impl Untouched {
+    /// Bytes of free RAM.
+    pub fn filled_len(&self) -> u64 {
+        self.filled.iter().map(|filled| filled.range.1.saturating_sub(filled.range.0)).sum()
     }
-    for guard in guards {
-        let Guard { kind, which, range: (start, end), canary } = guard;
-        let holder = truth.iter().find(|file| file.range.start <= *start && *end <= file.range.end);
-        let holder = holder.filter(|_| start < end);
-        let holder = holder.ok_or_else(|| io::Error::other(format!("{guard:?} is not in RAM")))?;
-        let mut bytes = vec![0; (end - start) as usize];
-        File::open(&holder.path)?.read_exact_at(&mut bytes, start - holder.range.start)?;
-        if let Some(at) = bytes.iter().position(|byte| byte != canary) {
-            return Ok(Some(format!("{kind} {which} was written, at byte {at:#x} of it")));
+
+    /// The first place that is not as the guest left it, in one line. `None` without a truth.
+    ///
+    /// # Errors
+    /// A file cannot be read, or a range is not in RAM.
+    pub fn spoilt(&self, truth: &[TruthFile]) -> io::Result<Option<String>> {
+        if truth.is_empty() {
+            return Ok(None);
         }
+        for Guard { kind, which, range, canary } in &self.guards {
+            let bytes = saved(*range, truth)?;
+            if let Some(at) = bytes.iter().position(|byte| byte != canary) {
+                return Ok(Some(format!("{kind} {which} was written, at byte {at:#x} of it")));
+            }
+        }
+        for Filled { range: (start, end), seed } in &self.filled {
+            for at in (*start..*end).step_by(CHUNK) {
+                let bytes = saved((at, (*end).min(at + CHUNK as u64)), truth)?;
+                let found = bytes.chunks_exact(WORD).zip(pattern::words(at, *seed));
+                let spoilt =
+                    found.enumerate().find(|(_, (word, told))| **word != told.to_le_bytes());
+                if let Some((number, _)) = spoilt {
+                    let at = at + (number * WORD) as u64;
+                    return Ok(Some(format!("free RAM was written, at {at:#x}")));
+                }
+            }
+        }
+        Ok(None)
     }
-    Ok(None)
+}
+
+/// A range of RAM as QEMU saved it.
+fn saved((start, end): (u64, u64), truth: &[TruthFile]) -> io::Result<Vec<u8>> {
+    let holder = truth.iter().find(|file| file.range.start <= start && end <= file.range.end);
+    let holder = holder.filter(|_| start < end);
+    let outside = || io::Error::other(format!("{start:#x}..{end:#x} is not in RAM"));
+    let TruthFile { range, path } = holder.ok_or_else(outside)?;
+    let mut bytes = vec![0; (end - start) as usize];
+    File::open(path)?.read_exact_at(&mut bytes, start - range.start)?;
+    Ok(bytes)
 }
 
 /// One byte that is written.
@@ -51,7 +90,7 @@ fn rows() -> Vec<Row> {
     use Expect::{Overrun, Spoilt};
     let (pc, virtio) = ("q35", "virtio-net-pci");
     let row = |what, overrun, expect| {
-        let is_usual = ["after-rx", "device-rings"].contains(&overrun);
+        let is_usual = ["after-rx", "device-rings", "device-ram"].contains(&overrun);
         Row { what, is_usual, case: case(pc, virtio, overrun, expect) }
     };
     let on = |what, machine, nic, overrun, expect| Row {
@@ -77,6 +116,7 @@ fn rows() -> Vec<Row> {
         row("in front of the driver's rings", "before-rings", Spoilt("in front of `rings`")),
         row("behind the driver's rings", "after-rings", Overrun("between `rings` and `gzip`")),
         row("the same, by a device", "device-rings", Spoilt("between `rings` and `gzip`")),
+        row("to free RAM, by a device", "device-ram", Spoilt("free RAM was written")),
         gzip,
         row("behind the list of regions", "after-regions", Overrun("between `regions` and `kit`")),
         row("in front of the crash cell", "before-kit", Spoilt("in front of `kit`")),
@@ -160,7 +200,7 @@ pub fn table() -> String {
     for Row { what, case, .. } in rows() {
         let becomes = match case.expect {
             Expect::Overrun(guard) => format!("nested: \"in the guard page {guard}\""),
-            Expect::Spoilt(place) => format!("the dump is whole; found afterwards {place}"),
+            Expect::Spoilt(place) => format!("the dump is whole; found afterwards: {place}"),
             _ => String::new(),
         };
         table +=
@@ -191,23 +231,40 @@ mod tests {
             range,
             canary: 7,
         };
-        let guards = [guard("before", (1000, 1010)), guard("after", (1050, 1100))];
+        let guards = vec![guard("before", (1000, 1010)), guard("after", (1050, 1100))];
+        let untouched = Untouched { guards, filled: Vec::new() };
         let look = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
-            spoilt(&guards, &[TruthFile { range: 1000..1100, path: path.clone() }])
+            untouched.spoilt(&[TruthFile { range: 1000..1100, path: path.clone() }]).unwrap()
         };
-        assert_eq!(look(&bytes).unwrap(), None);
+        assert_eq!(look(&bytes), None);
         bytes[20] = 0;
-        assert_eq!(look(&bytes).unwrap(), None);
+        assert_eq!(look(&bytes), None);
         bytes[99] = 0;
-        assert_eq!(
-            look(&bytes).unwrap().unwrap(),
-            "the guard page after was written, at byte 0x31 of it"
-        );
+        assert_eq!(look(&bytes).unwrap(), "the guard page after was written, at byte 0x31 of it");
         bytes[0] = 0;
-        assert!(look(&bytes).unwrap().unwrap().contains("before"));
-        let outside = [guard("outside", (1090, 1101))];
-        let truth = [TruthFile { range: 1000..1100, path: path.clone() }];
-        assert!(spoilt(&outside, &truth).is_err());
+        assert!(look(&bytes).unwrap().contains("before"));
+        let guards = vec![guard("outside", (1090, 1101))];
+        let outside = Untouched { guards, filled: Vec::new() };
+        assert!(outside.spoilt(&[TruthFile { range: 1000..1100, path: path.clone() }]).is_err());
+    }
+
+    #[test]
+    fn a_word_of_free_ram_that_is_not_the_patterns_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("truth");
+        let mut bytes: Vec<u8> =
+            pattern::words(0x1000, 9).take(512).flat_map(u64::to_le_bytes).collect();
+        let filled = vec![Filled { range: (0x1008, 0x2000), seed: 9 }];
+        let untouched = Untouched { guards: Vec::new(), filled };
+        assert_eq!(untouched.filled_len(), 0xff8);
+        let look = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            untouched.spoilt(&[TruthFile { range: 0x1000..0x2000, path: path.clone() }]).unwrap()
+        };
+        bytes[0] ^= 1;
+        assert_eq!(look(&bytes), None);
+        bytes[0xfff] ^= 1;
+        assert_eq!(look(&bytes).unwrap(), "free RAM was written, at 0x1ff8");
     }
 }

@@ -16,8 +16,8 @@ use crate::far_end::Network;
 use crate::gateway::{Gateway, GatewayConfig, Stats, WireConfig, free_loopback, socket_paths};
 use crate::qemu::{COMPRESSIONS, DEFMT, Machine, Paths, Qemu};
 use crate::qmp::{Monitor, TruthFile, save_truth};
-use crate::reach::spoilt;
-use crate::serial::{Bench, Guard, Line, Outcome, OutcomeKind, Ready};
+use crate::reach::Untouched;
+use crate::serial::{Bench, Line, Outcome, OutcomeKind, Ready};
 use crate::server::{Finished, Server};
 use crate::tap::Namespace;
 use crate::unpack::{Unpacked, gunzip};
@@ -147,6 +147,8 @@ pub struct RunReport {
     pub unpacked: Option<Unpacked>,
     /// How many ranges beside the dump's memory the guest named, which nobody may write.
     pub guards: usize,
+    /// Bytes of free RAM that nobody may write either.
+    pub filled_bytes: u64,
     /// The first of them that was written nevertheless.
     pub spoilt: Option<String>,
     /// Where in the image something of what was to be kept out of it is.
@@ -317,7 +319,7 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
         monitor_path,
         monitor: None,
         link_is_up: true,
-        guards: Vec::new(),
+        untouched: Untouched::default(),
         bench: None,
         attacker: None,
     };
@@ -370,7 +372,7 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
         Some(monitor) => guest.truth(monitor, &layout, &out)?,
     };
     let bench = guest.bench;
-    let guards = std::mem::take(&mut guest.guards);
+    let untouched = std::mem::take(&mut guest.untouched);
     drop(guest);
     server.stop();
 
@@ -395,7 +397,7 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
     let verdict = judged.map(|vmcore| judge(config, vmcore, &layout, &truth)).transpose()?;
     let leak_at = judged.map(|vmcore| leak(vmcore, &layout.redacted, &truth)).transpose();
     let leak_at = leak_at.map_err(doing("looking for what was kept out"))?.flatten();
-    let spoilt = spoilt(&guards, &truth).map_err(doing("looking at the guard pages"))?;
+    let spoilt = untouched.spoilt(&truth).map_err(doing("looking at the guard pages"))?;
     let used_bytes = used_bytes(&truth).map_err(doing("counting pages in use"))?;
     if is_killed || gave_up && vmcore.is_none() {
         vmcore = left_behind(&out).map_err(doing("looking for what the server left"))?;
@@ -415,7 +417,8 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
         dump_bytes: total,
         used_bytes,
         unpacked,
-        guards: guards.len(),
+        guards: untouched.guards.len(),
+        filled_bytes: untouched.filled_len(),
         spoilt,
         leak_at,
         files: Files {
@@ -483,7 +486,7 @@ struct Guest {
     /// QEMU's monitor, once it was needed: it takes one connection only.
     monitor: Option<Monitor>,
     link_is_up: bool,
-    guards: Vec<Guard>,
+    untouched: Untouched,
     bench: Option<Bench>,
     attacker: Option<Attacker>,
 }
@@ -577,7 +580,8 @@ impl Guest {
             match self.qemu.line(TICK) {
                 Ok(None | Some(Line::Text)) => {}
                 Ok(Some(Line::Link(wish))) => self.set_link(wish.up)?,
-                Ok(Some(Line::Guard(guard))) => self.guards.push(guard),
+                Ok(Some(Line::Guard(guard))) => self.untouched.guards.push(guard),
+                Ok(Some(Line::Filled(filled))) => self.untouched.filled.push(filled),
                 Ok(Some(Line::Bench(bench))) => self.bench = Some(bench),
                 Ok(Some(line)) => return Ok(line),
                 Err(_) => {

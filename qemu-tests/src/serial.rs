@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! GUEST-GUARD {"kind":"...","which":"...","range":[start,end],"canary":197}   for each
+//! GUEST-FILLED {"range":[start,end],"seed":1}   for each
 //! GUEST-READY {"volatile":[start,end],"ram":[[start,end],...],...}
 //! GUEST-BENCH {...}                  if it was asked to measure
 //! GUEST-LINK {"up":false}            as often as it waits for its link to change
@@ -71,6 +72,15 @@ pub struct Guard {
     pub range: (u64, u64),
     /// What each byte of it holds.
     pub canary: u8,
+}
+
+/// Free RAM, full of the guest's pattern.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+pub struct Filled {
+    /// Where: whole words.
+    pub range: (u64, u64),
+    /// Seed of the pattern.
+    pub seed: u64,
 }
 
 /// How the dump ended, as the guest knows it.
@@ -164,6 +174,8 @@ pub enum Line {
     Ready(Ready),
     /// `GUEST-GUARD`: memory that nobody writes.
     Guard(Guard),
+    /// `GUEST-FILLED`: free RAM that nobody writes.
+    Filled(Filled),
     /// `GUEST-BENCH`: what the NIC carries.
     Bench(Bench),
     /// `GUEST-LINK`: the guest waits for its link to change.
@@ -188,6 +200,8 @@ pub fn parse(line: &str) -> Line {
         read(json, Line::Ready)
     } else if let Some(json) = after("GUEST-GUARD ") {
         read(json, Line::Guard)
+    } else if let Some(json) = after("GUEST-FILLED ") {
+        read(json, Line::Filled)
     } else if let Some(json) = after("GUEST-BENCH ") {
         read(json, Line::Bench)
     } else if let Some(json) = after("GUEST-LINK ") {
@@ -231,6 +245,8 @@ mod tests {
         let line = r#"GUEST-GUARD {"kind":"a","which":"b","range":[1,2],"canary":3}"#;
         let guard = Guard { kind: "a".into(), which: "b".into(), range: (1, 2), canary: 3 };
         assert_eq!(parse(line), Line::Guard(guard));
+        let filled = Filled { range: (8, 16), seed: 2 };
+        assert_eq!(parse(r#"GUEST-FILLED {"range":[8,16],"seed":2}"#), Line::Filled(filled));
         assert_eq!(parse(r#"GUEST-LINK {"up":true}"#), Line::Link(LinkWish { up: true }));
     }
 

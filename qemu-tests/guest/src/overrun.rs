@@ -24,6 +24,8 @@ pub enum Piece {
     Kit,
     /// The stack that the dump runs on.
     Stack,
+    /// None: free RAM.
+    Ram,
 }
 
 impl Piece {
@@ -37,12 +39,13 @@ impl Piece {
         ("regions", Self::Regions),
         ("kit", Self::Kit),
         ("stack", Self::Stack),
+        ("ram", Self::Ram),
     ];
 
-    /// How many there are beside the stack.
-    pub const COUNT: usize = Self::NAMES.len() - 1;
+    /// How many there are beside the stack and free RAM.
+    pub const COUNT: usize = Self::NAMES.len() - 2;
 
-    /// All but the stack, by rising address.
+    /// Those, by rising address.
     pub fn all() -> impl Iterator<Item = Self> {
         Self::NAMES.iter().take(Self::COUNT).map(|(_, piece)| *piece)
     }
@@ -79,13 +82,19 @@ pub struct Overrun {
 }
 
 impl Overrun {
-    /// Reads `SIDE-PIECE`. A stack has no byte behind it that is nobody's.
+    /// Reads `SIDE-PIECE`. A stack has no byte behind it that is nobody's; who writes to free
+    /// RAM is a device.
     pub fn parse(word: &str) -> Option<Self> {
         let (side, piece) = word.split_once('-')?;
         let find = |(name, _): &&(&str, Side)| *name == side;
         let side = Side::NAMES.iter().find(find)?.1;
         let piece = Piece::NAMES.iter().find(|(name, _)| *name == piece)?.1;
-        (piece != Piece::Stack || side == Side::Before).then_some(Self { side, piece })
+        let exists = match piece {
+            Piece::Stack => side == Side::Before,
+            Piece::Ram => side == Side::Device,
+            _ => true,
+        };
+        exists.then_some(Self { side, piece })
     }
 }
 
@@ -97,11 +106,20 @@ mod tests {
     fn words_are_read() {
         let read = Overrun { side: Side::Device, piece: Piece::Rings };
         assert_eq!(Overrun::parse("device-rings"), Some(read));
-        for word in ["", "slots", "after", "after-", "beside-rx", "after-stack", "device-stack"] {
+        for word in [
+            "",
+            "slots",
+            "after",
+            "after-",
+            "beside-rx",
+            "after-stack",
+            "device-stack",
+            "after-ram",
+        ] {
             assert_eq!(Overrun::parse(word), None, "{word}");
         }
         assert_eq!(Piece::all().count(), Piece::COUNT);
-        assert!(Piece::all().all(|piece| piece != Piece::Stack));
+        assert!(Piece::all().all(|piece| ![Piece::Stack, Piece::Ram].contains(&piece)));
         assert_eq!(Piece::Kit.name(), "kit");
     }
 }

@@ -59,6 +59,15 @@ pub struct Guard<'a> {
     pub canary: u8,
 }
 
+/// `GUEST-FILLED`: free RAM, full of the pattern, which nobody writes from then on.
+#[derive(Clone, Serialize, Debug)]
+pub struct Filled {
+    /// Where: whole words.
+    pub range: [u64; 2],
+    /// Seed of the pattern.
+    pub seed: u64,
+}
+
 /// `GUEST-BENCH`: what the NIC carries without a protocol.
 #[derive(Clone, Serialize, Default, Debug)]
 pub struct Bench {
@@ -171,6 +180,10 @@ impl Line for Link {
 
 impl Line for Guard<'_> {
     const TAG: &'static str = "GUEST-GUARD";
+}
+
+impl Line for Filled {
+    const TAG: &'static str = "GUEST-FILLED";
 }
 
 impl Line for Bench {

@@ -26,7 +26,7 @@ use core::fmt::{self, Write};
 use debugnet_core::addr::PhysRange;
 use guest::cmdline::Options;
 use guest::memory::{self, Ranges};
-use guest::report::{Line, Ready};
+use guest::report::{Filled, Line, Ready};
 use heapless::Vec;
 
 use self::arch::Machine;
@@ -81,7 +81,7 @@ fn main(mut machine: Machine) -> ! {
     if let Err(why) = crash::arm(&mut machine, &options, nic.device(), secret) {
         fatal(format_args!("arm: {why}"));
     }
-    reach::set();
+    reach::set(&free);
     nic.use_it(&options, &free, &mut arch::cpu_clock(machine.counter_hz));
 
     ready(&machine.ram, &options, secret, changing, &nic);
@@ -108,6 +108,8 @@ fn fill(free: &Ranges, options: &Options) {
         // SAFETY: RAM of the map less the image, which holds all that the kernel uses:
         // the loader's data was copied out, and firmware does not run any more.
         unsafe { arch::fill(part, options.seed) };
+        let words = [part.start().0.next_multiple_of(8), part.end().0 & !7];
+        report(&Filled { range: words, seed: options.seed });
         left = left.saturating_sub(part.len());
         filled += part.len();
     }

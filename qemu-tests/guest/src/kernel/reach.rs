@@ -7,8 +7,10 @@
 use core::fmt::Write;
 use core::hint::black_box;
 use core::ptr;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use debugnet_core::addr::{PhysAddr, PhysRange};
+use guest::memory::Ranges;
 use guest::overrun::{CANARY, Overrun, Piece, Side};
 use guest::report;
 use heapless::String;
@@ -19,6 +21,9 @@ use super::report;
 use super::volatile::{first, guards, handed};
 
 type Name = String<64>;
+
+/// The last page of free RAM: the dump comes to it late. Written at boot.
+static LAST_PAGE: AtomicU64 = AtomicU64::new(0);
 
 fn name(text: core::fmt::Arguments<'_>) -> Name {
     let mut name = Name::new();
@@ -53,7 +58,9 @@ pub(super) fn guard_at(address: u64) -> Option<Name> {
 
 /// Fills the guard pages, and what is free beside the pieces, with the pattern, and names
 /// them to the harness. At boot, after all was handed out.
-pub(super) fn set() {
+pub(super) fn set(free: &Ranges) {
+    let end = free.last().map_or(0, |run| run.end().0);
+    LAST_PAGE.store(end.saturating_sub(1) & !(PAGE_LEN as u64 - 1), Ordering::Relaxed);
     for (number, guard) in guards().into_iter().enumerate() {
         spread("the guard page", &guard_name(number), guard as usize, guard as usize + PAGE_LEN);
     }
@@ -95,9 +102,12 @@ pub(super) fn write_beyond(Overrun { side, piece }: Overrun) {
     let target = match side {
         Side::Before => ptr::with_exposed_provenance_mut::<u8>(black_box(start.wrapping_sub(1))),
         Side::After => ptr::with_exposed_provenance_mut(black_box(end)),
+        Side::Device if piece == Piece::Ram => {
+            arch::direct(PhysAddr(LAST_PAGE.load(Ordering::Relaxed)))
+        }
         Side::Device => arch::direct(arch::physical(ptr::without_provenance::<u8>(end))),
     };
     // SAFETY: none: it is what must not happen. The byte is part of nothing: it lies in a
-    // guard page, where a fault ends the dump, or in what is free beside a piece.
+    // guard page, where a fault ends the dump, in what is free beside a piece, or in free RAM.
     unsafe { target.write_volatile(!CANARY) };
 }

@@ -191,7 +191,7 @@ pub(super) fn first(piece: Piece) -> usize {
         Piece::Gzip => ARENA.gzip.first(),
         Piece::Regions => ARENA.regions.first(),
         Piece::Kit => ARENA.kit.first(),
-        Piece::Stack => 0,
+        Piece::Stack | Piece::Ram => 0,
     }
 }
 
