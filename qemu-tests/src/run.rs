@@ -564,7 +564,11 @@ impl Guest {
         let Some(mut attacker) = self.attacker.filter(|attacker| attacker.is_due(sent)) else {
             return Ok(());
         };
-        attacker.strike(self.monitor()?).map_err(doing("attacking the NIC"))?;
+        if let Err(error) = attacker.strike(self.monitor()?) {
+            // It may be QEMU that did not survive it: its status is among the last words.
+            self.qemu.wait(GAVE_UP_MAX);
+            return Err(self.error(format!("attacking the NIC: {error}")));
+        }
         self.attacker = Some(attacker);
         Ok(())
     }
