@@ -2,6 +2,8 @@ use super::*;
 use crate::wire::debugnet::{self, Ack};
 use zerocopy::IntoBytes;
 
+mod resending;
+
 const PORT: u16 = 4000;
 
 fn message(offset: u64) -> Message {
