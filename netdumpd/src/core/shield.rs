@@ -267,8 +267,11 @@ impl Shield {
         let Some(chunk) = &mut self.chunk else { return };
         chunk.release(due);
         if let Some(next) = chunk.complete() {
+            // Who went on after acks given in doubt did not wait as a stock client does.
+            if chunk.is_all_acked() {
+                self.state = State::Armed;
+            }
             (self.base, self.chunk, self.opened) = (Some(next), None, None);
-            self.state = State::Armed;
         }
     }
 }

@@ -274,6 +274,69 @@ fn it_fails_open_on_the_third_reception_and_says_where() {
     assert_eq!(record.verdict, Verdict::Incomplete);
 }
 
+/// The network kept a packet back beyond the end of its burst: that says nothing of the client.
+#[test]
+fn a_packet_of_an_earlier_burst_lowers_no_shield() {
+    let mut client = StockModel::new(true);
+    let bursts = [4096, 36_864, BURST, BURST, BURST];
+    let image = pattern(bursts.iter().sum());
+    let (kept, last) = (THIRD + 40 * 1448, THIRD + 2 * BURST as u64);
+    client.lose = Box::new(move |hop: Hop| {
+        let is_40 = hop.kind == VMCORE && !hop.is_ack && hop.index == 40;
+        is_40 && (hop.offset == THIRD || hop.offset == last && hop.round == 0)
+    });
+    assert!(client.herald());
+    let mut at = 0;
+    for len in bursts {
+        if at as u64 == last {
+            let number = 2 + 3 + 26 + 40;
+            let acks = client.late(number, kept, &image[kept as usize..][..1448]);
+            assert_eq!(acks, [number]);
+        }
+        assert!(client.send(VMCORE, at as u64, &image[at..at + len]));
+        at += len;
+    }
+    assert!(client.send(FINISHED, 0, b""));
+    assert!(client.record().holes.is_empty() && client.image() == image);
+}
+
+/// The line stands still in the middle of bursts, so that acks are given, and
+/// the rest comes as if the client had not waited for them.
+#[test]
+fn a_line_that_stops_twice_lowers_no_shield() {
+    on_and_off(
+        |client| {
+            client.lose = Box::new(lost(&[40]));
+            client.pause_us = Box::new(|hop: Hop| {
+                let is_early = hop.kind == VMCORE && hop.offset < THIRD && hop.round == 0;
+                if is_early && hop.index == 2 { 300_000 } else { 0 }
+            });
+            client.dump(&pattern(LEN), &BURSTS, b"")
+        },
+        Some((THIRD + 40 * 1448, 1448)),
+    );
+}
+
+/// Packets come three times each, and the client has its acks before the end
+/// of its burst could be seen. It goes on at once.
+#[test]
+fn a_burst_that_was_acked_early_ends_where_the_next_begins() {
+    for shield in [true, false] {
+        let mut client = StockModel::new(shield);
+        client.payload_len = 1024;
+        let image = pattern(8192 + BURST);
+        client.lose = Box::new(|hop: Hop| {
+            hop.offset == 8192 && hop.round == 0 && !hop.is_ack && hop.index == 40
+        });
+        client.copies = 3;
+        assert!(client.herald() && client.send(VMCORE, 0, &image[..8192]));
+        client.copies = 1;
+        assert!(client.send(VMCORE, 8192, &image[8192..]) && client.send(FINISHED, 0, b""));
+        assert_eq!(client.record().holes.is_empty(), shield);
+        assert_eq!(client.image() == image, shield);
+    }
+}
+
 /// Sends `window` messages at a time, and the next as soon as one is acked.
 /// Returns acks in the order they came, and how long it took.
 fn windowed(herald_aux2: u32, window: u32, payload_len: usize) -> (Rig<MemStore>, u64) {
@@ -310,6 +373,43 @@ fn another_client_is_held_up_once_at_most() {
         assert!(took < 120_000 + 400 * 10, "window {window}: {took} us");
         let session = rig.core.sessions().next().unwrap().1;
         assert_eq!(session.state, State::Receiving);
+    }
+}
+
+/// Its packets divide the block size, so that its bursts seem to end, and its window does not.
+#[test]
+fn another_client_whose_packets_fit_is_held_up_three_times_at_most() {
+    for window in [1, 3, 5, 10, 27, 33, 46, 63] {
+        let (rig, took) = windowed(0, window, 1024);
+        assert!(took < 3 * 120_000 + 400 * 10, "window {window}: {took} us");
+        assert_eq!(rig.core.sessions().next().unwrap().1.state, State::Receiving);
+    }
+}
+
+/// What a stock client would not send while it waits for acks gets them given at once.
+#[test]
+fn whoever_does_not_wait_gets_all_acks() {
+    let rows: [(&str, u32, u64); 4] = [
+        ("a header", KDH, 0),
+        ("another file", EKCD_KEY, 5 * 1448),
+        ("another place", VMCORE, 1 << 18),
+        ("the place of another number", VMCORE, 6 * 1448),
+    ];
+    for (what, kind, offset) in rows {
+        let mut rig = Rig::new(Core::new(Limits::default()), MemStore::default());
+        assert_eq!(rig.datagram(Socket::Herald, CLIENT, &message(HERALD, 1, 0, b"")), [1]);
+        let on = Socket::Session(rig.last_session());
+        for n in 0..5u32 {
+            let data = message(VMCORE, 2 + n, u64::from(n) * 1448, &[1; 1448]);
+            assert_eq!(rig.datagram(on, CLIENT, &data), [0; 0], "{what}: withheld");
+        }
+        let header = crate::support::dump_header(1 << 21);
+        let payload = if kind == KDH { zerocopy::IntoBytes::as_bytes(&header) } else { &[2; 1448] };
+        let mut acks = rig.datagram(on, CLIENT, &message(kind, 7, offset, payload));
+        acks.sort_unstable();
+        assert_eq!(acks, [2, 3, 4, 5, 6, 7], "{what}");
+        let data = message(VMCORE, 8, 1 << 19, &[3; 1448]);
+        assert_eq!(rig.datagram(on, CLIENT, &data), [8], "{what}: for good");
     }
 }
 

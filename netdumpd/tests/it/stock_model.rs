@@ -57,6 +57,10 @@ pub(crate) struct StockModel<'a> {
     /// Puts the packets of a burst in another order.
     pub(crate) reorder: Box<Reorder<'a>>,
     pub(crate) rounds: u32,
+    /// How often the network delivers a packet.
+    pub(crate) copies: usize,
+    /// Says how long the line stands still before a packet.
+    pub(crate) pause_us: Box<dyn FnMut(Hop) -> u64 + 'a>,
     seqno: u32,
     on: Socket,
 }
@@ -72,6 +76,8 @@ impl<'a> StockModel<'a> {
             lose: Box::new(|_| false),
             reorder: Box::new(|_| {}),
             rounds: 0,
+            copies: 1,
+            pause_us: Box::new(|_| 0),
             seqno: 1,
             on: Socket::Herald,
         }
@@ -137,10 +143,19 @@ impl<'a> StockModel<'a> {
                 let start = index as usize * self.payload_len;
                 let piece = &bytes[start..bytes.len().min(start + self.payload_len)];
                 let at = offset + start as u64;
-                self.rig.now = self.rig.now.after(12);
-                if !(self.lose)(Hop { offset, index, round, is_ack: false, kind }) {
+                let hop = Hop { offset, index, round, is_ack: false, kind };
+                let then = self.rig.now.after(12 + (self.pause_us)(hop));
+                while let Some(due) = self.rig.core.poll_timeout().filter(|due| *due < then) {
+                    self.rig.now = self.rig.now.max(due);
+                    self.rig.core.handle_timeout(self.rig.now);
+                    acks.extend(self.rig.settle());
+                }
+                self.rig.now = then;
+                if !(self.lose)(hop) {
                     let datagram = message(kind, self.seqno + index, at, piece);
-                    acks.extend(self.rig.datagram(self.on, CLIENT, &datagram));
+                    for _ in 0..self.copies {
+                        acks.extend(self.rig.datagram(self.on, CLIENT, &datagram));
+                    }
                 }
             }
             let until = self.rig.now.after(WAIT_US);
@@ -165,6 +180,11 @@ impl<'a> StockModel<'a> {
             self.rig.now = until;
         }
         false
+    }
+
+    /// A packet of an earlier burst, which the network kept back until now.
+    pub(crate) fn late(&mut self, seqno: u32, offset: u64, payload: &[u8]) -> Vec<u32> {
+        self.rig.datagram(self.on, CLIENT, &message(VMCORE, seqno, offset, payload))
     }
 
     pub(crate) fn record(&self) -> &Record {

@@ -43,10 +43,10 @@ pub(super) fn guess_payload_len(base: Place, packet: &Packet) -> Option<u64> {
     if is_aligned(len) {
         return Some(len);
     }
-    // The short last one came first, of a burst at the start of the file.
+    // The short last one came first, of a burst at the start of the file. If it
+    // is none, the burst will refuse it.
     let other = offset.checked_div(index)?;
-    let fits = other > len && other * index == offset && (offset + len).is_multiple_of(BLOCK_LEN);
-    (fits && is_aligned(other)).then_some(other)
+    is_aligned(other).then_some(other)
 }
 
 #[derive(Debug)]
