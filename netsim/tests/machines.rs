@@ -13,11 +13,15 @@ use debugnet_core::dump::{
 };
 use debugnet_core::nic::{ChecksumOffload, NicError, PayloadKind};
 use debugnet_core::observer::{Blind, Event, Trace};
+use debugnet_core::time::Instant;
+use debugnet_core::wire::debugnet::{HERALD, MessageHeader, herald_word};
 use debugnet_core::{Config, Limits};
+use netsim::host::Datagram;
+use netsim::link::Link;
 use netsim::ram::Ram;
 use netsim::rng::Rng;
-use netsim::server::Server;
-use netsim::world::{CLIENT_IP, Machine, SERVER_IP};
+use netsim::server::{Reply, Server};
+use netsim::world::{CLIENT_IP, Machine, SERVER_IP, World};
 
 const LEN: usize = 400_000;
 
@@ -215,6 +219,82 @@ fn the_link_is_waited_for_and_not_for_ever() {
             assert_eq!(outcome.failure.unwrap().kind, FailureKind::NoLink);
             assert!(outcome.elapsed_us < 11_000_000);
         }
+    }
+}
+
+/// A device that cannot reach the cells is refused before a frame has left:
+/// the header at the end of a dump needs one.
+#[test]
+fn cells_out_of_reach_are_no_dump() {
+    let mut machine = machine(7);
+    machine.cells_reachable = false;
+    let world = world(&lossy(0.0), 7);
+    let outcome = machine.crash(&world);
+    assert_eq!(outcome.failure.unwrap().kind, FailureKind::CellsNotReachable);
+    assert_eq!((outcome.verdict, outcome.transmissions), (Verdict::Failed, 0));
+    assert!(world.borrow().server.image().is_none());
+}
+
+/// The file has the length of all RAM, whichever part of it comes last.
+#[test]
+fn regions_in_any_order() {
+    let mut rng = Rng::new(21);
+    for order in [[0, 1, 2], [2, 0, 1], [2, 1, 0], [1, 2, 0]] {
+        let mut ram = Ram::new();
+        for index in order {
+            let bytes = (0..50_000).map(|_| rng.next_u64() as u8).collect();
+            ram.add(index * 0x2_0000, bytes, Stability::Frozen);
+        }
+        let mut machine = Machine::new(Rc::new(RefCell::new(ram)));
+        machine.config = config("zeros=send");
+        let world = world(&lossy(0.01), 21);
+        let outcome = machine.crash(&world);
+        assert_identical(&machine, &world, &outcome);
+        assert_eq!(outcome.image_len, 0x4_0000 + 50_000);
+        assert_eq!((outcome.sent_bytes, outcome.dump_bytes), (150_000, 150_000));
+    }
+}
+
+/// A server that only listens: the consumer's words of the heralds.
+#[derive(Default)]
+struct Ear(Vec<u32>);
+
+impl Server for Ear {
+    fn datagram(&mut self, _: Instant, datagram: Datagram<'_>) {
+        let (header, _) = MessageHeader::parse(datagram.payload).expect("a message");
+        assert_eq!(header.kind.get(), HERALD);
+        self.0.push(header.aux2.get());
+    }
+
+    fn poll_reply(&mut self, _: Instant) -> Option<Reply> {
+        None
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        None
+    }
+
+    fn handle_timeout(&mut self, _: Instant) {}
+
+    fn image(&self) -> Option<(&[u8], bool)> {
+        None
+    }
+}
+
+/// With `strict` the herald says nothing of us.
+#[test]
+fn a_strict_herald_is_a_stock_one() {
+    for (words, is_ours) in [("no-progress=3", true), ("no-progress=3 strict=yes", false)] {
+        let mut machine = machine(8);
+        machine.config = config(words);
+        let links = (Link::new(lossy(0.0), 1), Link::new(lossy(0.0), 2));
+        let world = Rc::new(RefCell::new(World::new(links.0, links.1, Ear::default())));
+        let outcome = machine.crash(&world);
+        assert_eq!(outcome.failure.unwrap().kind, FailureKind::NoHerald);
+        let heralds = &world.borrow().server.0;
+        assert_eq!(heralds.len(), 3, "one a second");
+        assert!(heralds.iter().all(|word| herald_word::parse(*word).is_some() == is_ours));
+        assert!(is_ours || *heralds == [0; 3]);
     }
 }
 

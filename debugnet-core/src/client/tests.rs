@@ -54,7 +54,8 @@ fn is_arp(frame: &[u8]) -> bool {
 /// and every ack the stock server wrote is understood.
 #[test]
 fn recorded_exchanges() {
-    for name in CAPTURES {
+    // Under an interpreter one is enough.
+    for name in CAPTURES.into_iter().take(if cfg!(miri) { 1 } else { CAPTURES.len() }) {
         let (mut client, mut envelope) = (client(), Envelope::new());
         let now = Instant::from_micros(1_000);
         let (mut headers, mut acks) = (0, 0);
