@@ -168,7 +168,7 @@ mod tests {
     fn a_cell_is_not_reused_before_the_device_has_passed_it() {
         let mut bytes = [0u8; 250];
         let mut pool = pool(&mut bytes);
-        assert_eq!(pool.count(), 2);
+        assert_eq!((pool.count(), pool.cell_len()), (2, 100));
         let first = pool.take().unwrap();
         let second = pool.take().unwrap();
         assert_ne!(first, second);

@@ -107,8 +107,8 @@ impl ReadRam for RamSource {
         let mut ram = self.ram.borrow_mut();
         ram.cpu_read += into.len() as u64;
         let wanted = PhysRange::new(at, into.len() as u64).ok_or(ReadFault { at })?;
-        if ram.poison.is_some_and(|poison| poison.overlaps(wanted)) {
-            return Err(ReadFault { at });
+        if let Some(poison) = ram.poison.filter(|poison| poison.overlaps(wanted)) {
+            return Err(ReadFault { at: at.max(poison.start()) });
         }
         into.copy_from_slice(ram.slice(at, into.len()).ok_or(ReadFault { at })?);
         Ok(())

@@ -8,8 +8,8 @@ use std::rc::Rc;
 use common::{CoreWorld, assert_identical, assert_same, lossy, random_ram, world};
 use debugnet_core::addr::{PhysAddr, PhysRange};
 use debugnet_core::dump::{
-    DumpInfo, FailureKind, ImageStream, ReadFault, Reason, Stability, Transform, TransformError,
-    Verdict,
+    DumpInfo, DumpSource, Extent, FailureKind, ImageStream, ReadFault, ReadRam, Reason, Stability,
+    Transform, TransformError, Verdict,
 };
 use debugnet_core::nic::{ChecksumOffload, NicError, PayloadKind};
 use debugnet_core::observer::{Blind, Event, Trace};
@@ -18,7 +18,7 @@ use debugnet_core::wire::debugnet::{HERALD, MessageHeader, herald_word};
 use debugnet_core::{Config, Limits};
 use netsim::host::Datagram;
 use netsim::link::Link;
-use netsim::ram::Ram;
+use netsim::ram::{Ram, RamSource};
 use netsim::rng::Rng;
 use netsim::server::{Reply, Server};
 use netsim::world::{CLIENT_IP, Machine, SERVER_IP, World};
@@ -323,6 +323,83 @@ fn unreadable_memory_is_not_sent() {
     let end = (gap.offset + gap.len) as usize;
     assert_same(&image[..gap.offset as usize], &truth[..gap.offset as usize]);
     assert_same(&image[end..], &truth[end..]);
+}
+
+/// What lies before a fault in the same piece is sent, and what is left out ends with a page.
+#[test]
+fn nothing_before_a_fault_is_left_out() {
+    let machine = machine(7);
+    machine.ram.borrow_mut().poison = PhysRange::new(PhysAddr(100_000), 10);
+    let world = world(&lossy(0.0), 7);
+    let outcome = machine.crash(&world);
+    assert_eq!(outcome.verdict, Verdict::Confirmed);
+    let [gap] = outcome.not_sent.list() else { panic!("{:?}", outcome.not_sent) };
+    assert_eq!((gap.offset, gap.reason), (100_000, Reason::Unreadable));
+    assert!((10..=1448).contains(&gap.len), "{}", gap.len);
+    assert_eq!(outcome.sent_bytes + gap.len, LEN as u64);
+}
+
+/// RAM whose faults are said to be behind what was asked for.
+struct Elsewhere(RamSource);
+
+impl DumpSource for Elsewhere {
+    fn next(&mut self) -> Option<Extent> {
+        self.0.next()
+    }
+
+    fn rewind(&mut self) {
+        self.0.rewind();
+    }
+}
+
+impl ReadRam for Elsewhere {
+    fn read(&mut self, at: PhysAddr, into: &mut [u8]) -> Result<(), ReadFault> {
+        let behind = PhysAddr(at.0 + into.len() as u64);
+        self.0.read(at, into).map_err(|_| ReadFault { at: behind })
+    }
+}
+
+/// A fault that says it is somewhere else costs its piece, and is not looked for without end.
+#[test]
+fn a_fault_that_is_not_where_it_says() {
+    let machine = machine(7);
+    machine.ram.borrow_mut().poison = PhysRange::new(PhysAddr(100_000), 10);
+    let world = world(&lossy(0.0), 7);
+    let mut source = Elsewhere(RamSource::new(machine.ram.clone()));
+    let outcome = machine.crash_from(&world, &mut source, None, &mut Blind, &DumpInfo::default());
+    assert_eq!(outcome.verdict, Verdict::Confirmed, "{outcome:?}");
+    let [gap] = outcome.not_sent.list() else { panic!("{:?}", outcome.not_sent) };
+    assert!(gap.offset <= 100_000 && gap.offset + gap.len >= 100_010 && gap.len <= 4096);
+}
+
+/// The only copies of volatile RAM take all cells but one, which is for bounces.
+#[test]
+fn volatile_ram_fills_the_window_with_cells() {
+    let mut ram = Ram::new();
+    ram.add(0, vec![7; LEN], Stability::Volatile);
+    let machine = Machine::new(Rc::new(RefCell::new(ram)));
+    let world = world(&lossy(0.0), 3);
+    let outcome = machine.crash(&world);
+    assert_identical(&machine, &world, &outcome);
+    assert_eq!(outcome.cells_high_water, 63);
+}
+
+/// A run of zeros that does not reach the end of its extent is left out in
+/// pieces of 512 bytes, so that what follows stays aligned.
+#[test]
+fn short_zeros_are_sent() {
+    let mut ram = Ram::new();
+    for (start, zeros, len) in [(0, 700, 20_000), (0x1_0000, 400, 5000), (0x2_0000, 700, 700)] {
+        let mut bytes = vec![7; len];
+        bytes[..zeros].fill(0);
+        ram.add(start, bytes, Stability::Frozen);
+    }
+    ram.add(0x3_0000, vec![7; 5000], Stability::Frozen);
+    let machine = Machine::new(Rc::new(RefCell::new(ram)));
+    let world = world(&lossy(0.0), 3);
+    let outcome = machine.crash(&world);
+    assert_identical(&machine, &world, &outcome);
+    assert_eq!(outcome.zero_bytes, 512 + 700);
 }
 
 fn sparse_ram() -> Ram {
