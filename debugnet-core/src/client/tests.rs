@@ -2,12 +2,12 @@
 
 use super::*;
 use core::net::Ipv4Addr;
-use std::fs::File;
+use std::fs;
 
 use crate::peer::{UdpSum, payload_sum};
 use crate::session::{SPAN, Slot, Stored};
 use crate::wire::debugnet::{self, Ack};
-use pcap_file::pcap::PcapReader;
+use pcap_file::pcap::PcapParser;
 use zerocopy::{FromBytes, IntoBytes};
 
 const CLIENT_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
@@ -19,12 +19,14 @@ const HEADERS: usize = 14 + 20 + 8;
 /// The frames of a capture, each with whether the client sent it.
 fn recorded(name: &str) -> Vec<(bool, Vec<u8>)> {
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../netdumpd/tests/testdata/");
-    let file = File::open(format!("{dir}{name}.pcap")).unwrap();
-    let mut reader = PcapReader::new(file).unwrap();
+    let file = fs::read(format!("{dir}{name}.pcap")).unwrap();
+    let (mut rest, parser) = PcapParser::new(&file).unwrap();
     let mut frames = Vec::new();
-    while let Some(packet) = reader.next_packet() {
-        let data = packet.unwrap().data.into_owned();
+    while !rest.is_empty() {
+        let (next, packet) = parser.next_packet(rest).unwrap();
+        let data = packet.data.into_owned();
         frames.push((data[6..12] == CLIENT_MAC.0, data));
+        rest = next;
     }
     frames
 }
@@ -54,7 +56,7 @@ fn is_arp(frame: &[u8]) -> bool {
 /// and every ack the stock server wrote is understood.
 #[test]
 fn recorded_exchanges() {
-    // Under an interpreter one is enough.
+    // An interpreter has time for a burst of the first.
     for name in CAPTURES.into_iter().take(if cfg!(miri) { 1 } else { CAPTURES.len() }) {
         let (mut client, mut envelope) = (client(), Envelope::new());
         let now = Instant::from_micros(1_000);
@@ -111,6 +113,9 @@ fn recorded_exchanges() {
                         assert!(acked.contains(&seqno), "{name}: {seqno} acked twice");
                     }
                     other => panic!("{name}: {other:?} from {:02x?}", frame.as_bytes()),
+                }
+                if cfg!(miri) && headers >= 67 && acks == headers {
+                    break;
                 }
             }
         }

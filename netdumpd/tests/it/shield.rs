@@ -111,7 +111,9 @@ fn acks_are_lost() {
         |client| {
             client.lose =
                 Box::new(|hop: Hop| hop.is_ack && hop.round == 0 && hop.index.is_multiple_of(3));
-            client.dump(&pattern(LEN), &BURSTS, b"")
+            let done = client.dump(&pattern(LEN), &BURSTS, b"");
+            assert_eq!(client.rounds, 8, "the first copy is acked: herald, bursts, header, end");
+            done
         },
         None,
     );
