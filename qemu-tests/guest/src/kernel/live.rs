@@ -202,7 +202,7 @@ impl LiveNic {
         // SAFETY: the driver's memory is RAM inside the image; a plain copy of words.
         unsafe { arch::read(self.memory, before.as_mut_bytes()) };
         // Errors would only mean a different half: the death below comes anyway.
-        let _ = send(driver, &[0; FRAME_MIN], Payload::Dma(&payload));
+        let _ = send_when_there_is_room(driver, Payload::Dma(&payload));
         let mut written = 0_u64;
         for (at, old) in (self.memory.0..).step_by(size_of::<u64>()).zip(before.iter()) {
             let mut now = [0; size_of::<u64>()];
@@ -219,13 +219,25 @@ impl LiveNic {
         }
         say!("guest: ring entry of {written} words, half of them written");
         TRAP.store(true, Ordering::Relaxed);
-        let _ = send(driver, &[0; FRAME_MIN], Payload::Dma(&payload));
+        let _ = send_when_there_is_room(driver, Payload::Dma(&payload));
     }
 }
 
 /// Queues one frame.
 fn send(driver: &mut Driver, header: &[u8], payload: Payload<'_>) -> Result<TxTicket, TxError> {
     driver.transmit(&TxFrame { header, payload, checksum: Checksum::Complete })
+}
+
+/// The same, of the smallest frame, once a slow device has left room for it: a full ring is
+/// refused before anything is written or mapped.
+fn send_when_there_is_room(driver: &mut Driver, payload: Payload<'_>) -> Result<TxTicket, TxError> {
+    for _ in 0..LOOKS_MAX {
+        match send(driver, &[0; FRAME_MIN], payload) {
+            Err(TxError::Full) => driver.poll_tx().map_err(TxError::Device)?,
+            sent => return sent,
+        };
+    }
+    Err(TxError::Full)
 }
 
 /// Asks the harness for a change of the link, and waits until it shows.
