@@ -52,6 +52,19 @@ pub(crate) fn all(full: bool) -> Result<Tally> {
 /// none: all. What waits for a device that never answers takes more steps than
 /// an interpreter has time for, which does some hundred times fewer.
 const MIRI: &[(&str, &[&str])] = &[
+    (
+        "debugnet-core",
+        &[
+            "addr::",
+            "config::",
+            "memory::",
+            "pool::",
+            "progress::",
+            "session::rtt",
+            "session::slots",
+            "session::tests::",
+        ],
+    ),
     ("nic-hal", &[]),
     ("nic-virtio", &["what_the_fuzzer", "is_taken_over", "the_device_sees", "payload_is_fetched"]),
     ("nic-e1000", &["what_the_fuzzer", "is_taken_over", "trap_5", "trap_12", "trap_14"]),
