@@ -124,7 +124,7 @@ impl<A: ConfigRegionAccess, M: DmaMap, R: Registers> E1000<A, M, R> {
     #[must_use]
     pub fn with_ip_mtu(mut self, ip_mtu: u16) -> Self {
         let max = self.device.part().mac.ip_mtu_max();
-        self.ip_mtu = ip_mtu.clamp(MTU_MIN, max);
+        self.ip_mtu = ip_mtu.min(max).max(MTU_MIN);
         self.set_limits();
         self
     }

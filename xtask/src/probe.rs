@@ -28,8 +28,10 @@ pub(crate) const SYMBOL: &str = "PANIC_PATH_REMAINS";
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Probe<'a> {
     pub(crate) target: &'a str,
-    /// `inject`, `defined`, `every-transport`, `e1000`, `probe`, `layouts`, or nothing.
+    /// `inject`, `defined`, `every-transport`, `e1000`, `probe`, `layouts`, `w5500`, some with commas between, or nothing.
     pub(crate) feature: Option<&'a str>,
+    /// `opt-level` of its profile; `3`, as a kernel has it, if this is nothing.
+    pub(crate) opt_level: Option<&'a str>,
     /// Whether the program tells the stack frame of each function.
     pub(crate) stack_sizes: bool,
 }
@@ -60,6 +62,9 @@ impl Probe<'_> {
         command.args(["--target", self.target]).arg("--target-dir").arg(&dir);
         if let Some(feature) = self.feature {
             command.args(["--features", feature]);
+        }
+        if let Some(level) = self.opt_level {
+            command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", level);
         }
         if self.stack_sizes {
             // Unstable, and works on the stable compiler that builds the rest.

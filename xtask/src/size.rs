@@ -64,7 +64,9 @@ fn probes(table: &mut Table) -> Result<()> {
             continue;
         }
         let program =
-            match (Probe { target, feature: Some("defined"), stack_sizes: true }).link()? {
+            match (Probe { target, feature: Some("defined"), opt_level: None, stack_sizes: true })
+                .link()?
+            {
                 Linked::Program(program) => program,
                 Linked::PanicRemains(message) => anyhow::bail!(message),
             };

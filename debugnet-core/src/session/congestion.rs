@@ -72,8 +72,9 @@ impl Congestion {
         let burst = BURST_BYTES
             .checked_div(payload_len.saturating_add(PACKET_OVERHEAD))
             .unwrap_or(1)
-            .clamp(1, 64)
-            .min(slots.max(1));
+            .min(64)
+            .min(slots)
+            .max(1);
         Self {
             window: burst,
             window_max: slots,
@@ -283,7 +284,7 @@ impl Congestion {
 
     fn set_window(&mut self, window: u32) {
         let floor = Self::WINDOW_MIN.min(self.window_max);
-        self.window = window.clamp(floor, self.window_max.max(floor));
+        self.window = window.min(self.window_max).max(floor);
     }
 }
 

@@ -88,10 +88,7 @@ impl Session<'_> {
             return Rtt::INITIAL_RTO_US;
         }
         let rto_us = self.rtt.rto_us();
-        rto_us
-            .checked_shl(self.backoff)
-            .unwrap_or(u32::MAX)
-            .clamp(rto_us, Rtt::BACKOFF_MAX_US.max(rto_us))
+        rto_us.checked_shl(self.backoff).unwrap_or(u32::MAX).min(Rtt::BACKOFF_MAX_US).max(rto_us)
     }
 
     /// The instants at which silence means something: (probe of the tail, time-out of everything).

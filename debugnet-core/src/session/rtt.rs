@@ -96,7 +96,8 @@ impl Rtt {
         }
         self.srtt_us()
             .saturating_add(self.rttvar_4.max(self.granularity_us))
-            .clamp(Self::RTO_FLOOR_US, Self::RTO_CEILING_US)
+            .max(Self::RTO_FLOOR_US)
+            .min(Self::RTO_CEILING_US)
     }
 
     /// When a tail with no later ack is probed: two round trips and room for the clock's step.
@@ -105,7 +106,8 @@ impl Rtt {
             .saturating_mul(2)
             .saturating_add(self.rttvar_4)
             .saturating_add(self.granularity_us.saturating_mul(2))
-            .clamp(Self::PROBE_FLOOR_US, self.rto_us().max(Self::PROBE_FLOOR_US))
+            .min(self.rto_us())
+            .max(Self::PROBE_FLOOR_US)
     }
 }
 

@@ -72,7 +72,7 @@ impl Standing {
             // No trial of ours.
             return;
         }
-        self.before = (self.messages >> 1).max(self.least);
+        self.before = (self.messages >> 1).min(self.before).max(self.least);
         self.up = true;
         self.wait();
     }
@@ -110,11 +110,11 @@ impl Standing {
         // An eighth more is a gain, a sixty-fourth less none lost.
         let before = self.rate_before;
         let needed = if self.up {
-            before.wrapping_add(before >> 3)
+            before.wrapping_add(before >> 3).wrapping_add(1)
         } else {
             before.wrapping_sub(before >> 6)
         };
-        if self.rate > needed {
+        if self.rate >= needed {
             self.before = self.messages;
             self.rest = REST;
         } else {
@@ -137,8 +137,10 @@ impl Standing {
         if self.rate == 0 {
             self.rate = rate;
         }
-        let step = (self.rate >> 6).max(1);
-        self.rate = rate.max(self.rate.wrapping_sub(step)).min(self.rate.wrapping_add(step));
+        // Before the first trial it is only known from a round or two.
+        let shift = if self.rate_before == 0 { 3 } else { 6 };
+        let step = (self.rate >> shift).max(1);
+        self.rate = rate.max(self.rate.saturating_sub(step)).min(self.rate.wrapping_add(step));
     }
 }
 
@@ -247,6 +249,52 @@ mod tests {
         }
         assert_eq!(standing.messages(), 16);
         assert_eq!(settle(&mut standing, 500, batches), 16);
+    }
+
+    #[test]
+    fn a_stall_at_the_beginning_is_no_slow_path() {
+        for stall_us in [5_000, 10_000, 20_000, 40_000] {
+            let mut standing = Standing::new(16, 512);
+            standing.on_round(Instant::from_micros(stall_us), 1, 100, true);
+            let most = core::cell::Cell::new(0);
+            settle(&mut standing, 1000, |messages| {
+                most.set(most.get().max(messages));
+                100
+            });
+            assert_eq!(most.get(), 64, "one step is tried after {stall_us} us, and no more");
+        }
+    }
+
+    #[test]
+    fn a_loss_in_a_trial_leaves_what_was_before_it() {
+        let mut standing = Standing::new(16, 512);
+        let mut now = Instant::ZERO;
+        let mut overruns = 0;
+        for _ in 0..10_000 {
+            now = now.after(1100);
+            let room = standing.messages().min(50);
+            standing.on_round(now, 1, room * 2, true);
+            if standing.messages() > 50 {
+                standing.on_overrun();
+                overruns += 1;
+            }
+            assert!([16, 64].contains(&standing.messages()), "{}", standing.messages());
+        }
+        assert!((2..20).contains(&overruns), "{overruns}");
+    }
+
+    #[test]
+    fn what_stands_on_a_slow_line_is_given_up() {
+        for per_s in [100, 430, 860, 1000, 10_000] {
+            let mut standing = Standing::new(16, 512);
+            (standing.messages, standing.before, standing.up) = (512, 512, false);
+            let mut now = Instant::ZERO;
+            for _ in 0..2000 {
+                now = now.after(40_000);
+                standing.on_round(now, 1, per_s / 25, true);
+            }
+            assert!(standing.before <= 16, "{per_s}: {}", standing.before);
+        }
     }
 
     #[test]

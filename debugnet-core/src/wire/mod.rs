@@ -35,7 +35,8 @@ impl<'a> Writer<'a> {
         let end = self.at.saturating_add(bytes.len());
         match self.buf.get_mut(self.at..end) {
             Some(room) if self.fits && room.len() == bytes.len() => {
-                room.copy_from_slice(bytes);
+                // `copy_from_slice` keeps its check of the lengths at some levels of optimisation.
+                room.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
                 self.at = end;
             }
             _ => self.fits = false,

@@ -276,6 +276,44 @@ fn it_fails_open_on_the_third_reception_and_says_where() {
     assert_eq!(record.verdict, Verdict::Incomplete);
 }
 
+/// The end of the first burst never gets through, and its partner's ack is given at last. The
+/// client goes on; its next burst, of which a later packet comes first, is shielded as any other.
+#[test]
+fn a_burst_without_an_end_is_followed_by_a_shielded_one() {
+    const LAST: u32 = 45;
+    for (first, order) in [(0, "as sent"), (3, "the first three later"), (44, "the last two first")]
+    {
+        for shield in [true, false] {
+            let mut client = StockModel::new(shield);
+            client.lose = Box::new(|hop: Hop| {
+                let is_data = hop.kind == VMCORE && !hop.is_ack;
+                is_data
+                    && match hop.offset {
+                        0 => hop.index == LAST,
+                        _ => hop.round == 0 && [32, 40].contains(&hop.index),
+                    }
+            });
+            client.reorder = Box::new(|burst| {
+                let by = first.min(burst.len());
+                burst.rotate_left(by);
+            });
+            let image = pattern(3 * BURST);
+            assert!(client.dump(&image, &[BURST; 3], b""), "{order}, shield {shield}");
+            let record = client.record();
+            let starts: Vec<u64> = record.holes.listed.iter().map(|hole| hole.start).collect();
+            let at = |burst: u64, index: u64| burst * BURST as u64 + index * 1448;
+            let end = at(0, u64::from(LAST));
+            if shield {
+                assert_eq!(record.holes.listed, [end..BURST as u64], "{order}");
+                let partner = at(0, u64::from(LAST - 32));
+                assert_eq!(record.suspect.listed, [partner..partner + 1448], "{order}");
+            } else {
+                assert_eq!(starts, [end, at(1, 32), at(1, 40), at(2, 32), at(2, 40)], "{order}");
+            }
+        }
+    }
+}
+
 /// The network kept a packet back beyond the end of its burst: that says nothing of the client.
 #[test]
 fn a_packet_of_an_earlier_burst_lowers_no_shield() {
