@@ -5,15 +5,23 @@
 
 mod common;
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::rc::Rc;
 
 use common::{CoreWorld, assert_true, lossy, random_ram, world};
 use debugnet_core::Config;
-use debugnet_core::dump::{FailureKind, Outcome, Verdict};
+use debugnet_core::dump::{DumpInfo, FailureKind, Outcome, Verdict};
+use debugnet_core::observer::Blind;
+use debugnet_core::time::Instant;
 use debugnet_core::wire::checksum::Sum;
-use debugnet_core::wire::debugnet::NETDUMP_CLIENT_PORT;
+use debugnet_core::wire::debugnet::{MessageHeader, NETDUMP_CLIENT_PORT};
+use netsim::host::Datagram;
+use netsim::link::{Link, LinkConfig};
+use netsim::ram::RamSource;
 use netsim::rng::Rng;
-use netsim::server::CoreServer;
+use netsim::server::{CoreServer, Reply, Server};
 use netsim::world::{CLIENT_IP, Machine, SERVER_IP, World};
 
 const SESSION_PORT: u16 = 40_000;
@@ -143,11 +151,8 @@ fn rows() -> Vec<Row> {
             Some(frame)
         }),
         row("ICMP port unreachable", |world, i, _| {
-            changed(ack(world, SESSION_PORT, i as u32), |frame| {
-                frame[IP + 9] = 1;
-                frame[UDP] = 3;
-                frame[UDP + 1] = 3;
-            })
+            // In all else a sound ack: the protocol alone tells them apart.
+            changed(ack(world, SESSION_PORT, i as u32), |frame| frame[IP + 9] = 1)
         }),
         row("first fragments", |world, i, _| {
             changed(ack(world, SESSION_PORT, i as u32), |frame| frame[IP + 6] = 0x20)
@@ -263,7 +268,7 @@ fn table() -> String {
         };
         table += &format!("| {} | {expected} |\n", row.name);
     }
-    table
+    table + AHEAD + LIAR
 }
 
 #[test]
@@ -291,5 +296,128 @@ fn nothing_a_network_sends_ends_a_dump_wrongly() {
                 }
             }
         }
+    }
+}
+
+const AHEAD: &str =
+    "| a server that acks all numbers ahead at once, and goes on so | identical |\n";
+
+/// Sends its acks, and with each of them those of messages that it knows have not left.
+#[derive(Default)]
+struct AheadServer {
+    server: CoreServer,
+    replies: VecDeque<Reply>,
+    acked: u32,
+}
+
+impl AheadServer {
+    const AHEAD: u32 = 64;
+
+    /// The first number that cannot have left: the client begins with a window of 64 messages,
+    /// and each ack adds one at most. It may be queued already, waiting for its turn.
+    fn not_sent(&self) -> u32 {
+        2 * self.acked + 64
+    }
+}
+
+impl Server for AheadServer {
+    fn datagram(&mut self, now: Instant, datagram: Datagram<'_>) {
+        self.server.datagram(now, datagram);
+    }
+
+    fn poll_reply(&mut self, now: Instant) -> Option<Reply> {
+        if let Some(reply) = self.replies.pop_front() {
+            return Some(reply);
+        }
+        let reply = self.server.poll_reply(now)?;
+        self.acked += 1;
+        // With the ack of the herald, those of the messages that wait for it.
+        let first = if reply.payload == [0, 0, 0, 1] { 2 } else { self.not_sent() };
+        let ahead = first..first + Self::AHEAD;
+        self.replies.extend(
+            ahead.map(|seqno| Reply { payload: seqno.to_be_bytes().to_vec(), ..reply.clone() }),
+        );
+        Some(reply)
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.server.poll_timeout()
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.server.handle_timeout(now);
+    }
+
+    fn image(&self) -> Option<(&[u8], bool)> {
+        self.server.image()
+    }
+}
+
+/// If one of them counted, its message would never be sent: the image would not be the same.
+#[test]
+fn acks_ahead_of_what_was_sent_count_for_nothing() {
+    for seed in 0..2 {
+        let up = Link::new(lossy(0.01), 2 * seed);
+        // A line that takes no time: the herald's ack and those after it come at one instant.
+        let down = Link::new(LinkConfig { rate_bps: 0, ..lossy(0.01) }, 2 * seed + 1);
+        let world = Rc::new(RefCell::new(World::new(up, down, AheadServer::default())));
+        let machine = Machine::new(random_ram(1 << 20, seed));
+        let outcome = machine.crash(&world);
+        assert_eq!(outcome.verdict, Verdict::Confirmed, "{outcome:?}");
+        assert!(outcome.retransmits > 0 && outcome.stale_acks > 10_000, "{outcome:?}");
+        let world = world.borrow();
+        let (image, is_finished) = world.server.image().unwrap();
+        assert!(is_finished && image == machine.ram.borrow().truth(), "{outcome:?}");
+        let record = world.server.server.record().unwrap();
+        assert_eq!(record.verdict, netdumpd::core::Verdict::Complete, "{record:?}");
+    }
+}
+
+const LIAR: &str = "| a server that acks at once whatever it is sent, and stores nothing | lost, and \
+                    the outcome says `Confirmed`: the server's word is all that plain debugnet has |\n";
+
+/// Acks all it gets, and keeps nothing.
+#[derive(Default)]
+struct Liar {
+    replies: VecDeque<Reply>,
+    acked: u32,
+}
+
+impl Server for Liar {
+    fn datagram(&mut self, _: Instant, datagram: Datagram<'_>) {
+        let (header, _) = MessageHeader::parse(datagram.payload).unwrap();
+        let payload = header.seqno.get().to_be_bytes().to_vec();
+        self.replies.push_back(Reply { from_port: SESSION_PORT, to: datagram.from, payload });
+        self.acked += 1;
+    }
+
+    fn poll_reply(&mut self, _: Instant) -> Option<Reply> {
+        self.replies.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        None
+    }
+
+    fn handle_timeout(&mut self, _: Instant) {}
+
+    fn image(&self) -> Option<(&[u8], bool)> {
+        None
+    }
+}
+
+#[test]
+fn a_server_that_acks_and_stores_nothing_is_believed() {
+    for seed in 0..2 {
+        let links = (Link::new(lossy(0.01), 2 * seed), Link::new(lossy(0.01), 2 * seed + 1));
+        let world = Rc::new(RefCell::new(World::new(links.0, links.1, Liar::default())));
+        let machine = Machine::new(random_ram(1 << 20, seed));
+        let mut source = RamSource::new(machine.ram.clone());
+        let info = DumpInfo::default();
+        let outcome = machine.crash_from(&world, &mut source, None, &mut Blind, &info);
+        assert_eq!(outcome.verdict, Verdict::Confirmed, "{outcome:?}");
+        // No more than it was told: each message was acked by the liar, the lost ones too, in the end.
+        assert_eq!(outcome.acked_bytes, outcome.dump_bytes);
+        assert!(outcome.retransmits > 0 && world.borrow().server.acked >= outcome.messages);
     }
 }
