@@ -92,19 +92,22 @@ fn journal(content: &[u8]) {
     let Some((&[a, b, c, d, e, has_header], mut rest)) = content.split_first_chunk() else {
         return;
     };
-    let stored = Stored {
-        vmcore_len: u32::from_le_bytes([a, b, c, 0]).into(),
-        key_len: u16::from_le_bytes([d, e]).into(),
-    };
+    let vmcore_len = u32::from_le_bytes([a, b, c, 0]).into();
+    let key_len = u16::from_le_bytes([d, e]).into();
     let limits = Limits::default();
     let mut salvage = Salvage::new(Herald { seqno: 1, identity: Identity::Stock }, &limits);
+    let mut header = None;
     if has_header & 1 != 0
-        && let Some((header, after)) = rest.split_at_checked(512)
+        && let Some((bytes, after)) = rest.split_at_checked(512)
     {
         rest = after;
-        salvage.set_header(DumpHeader::parse(header).expect("512 bytes"));
+        header = Some(DumpHeader::parse(bytes).expect("512 bytes"));
     }
+    let stored = Stored::new(vmcore_len, key_len, header.as_ref());
     take_entries(rest, stored, &mut salvage).expect("memory can be read");
+    if let Some(header) = header {
+        salvage.set_header(header);
+    }
 
     for (kind, file, len) in
         [(1, DumpFile::Vmcore, stored.vmcore_len), (2, DumpFile::Key, stored.key_len)]

@@ -30,9 +30,8 @@ use super::Piece;
 use crate::core::{DumpFile, DumpHeader, HEADER_LEN, Herald, Identity};
 
 pub(super) use leftover::Leftover;
-pub(crate) use leftover::Stored;
 #[cfg(any(test, feature = "fuzz"))]
-pub(crate) use leftover::take_entries;
+pub(crate) use leftover::{Stored, take_entries};
 
 /// Where journals are, below the dump directory; only while there are any.
 pub(super) const DIR: &str = ".netdumpd";

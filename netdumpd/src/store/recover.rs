@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::dir::DumpDir;
 use super::dump::OpenDump;
 use super::files::{DumpPaths, Shared};
-use super::journal::{Leftover, Stored};
+use super::journal::Leftover;
 use super::names::Names;
 use crate::core::{KeyInfo, Reason, Record};
 
@@ -75,7 +75,7 @@ fn settle(shared: &Shared, leftover: &Leftover) -> io::Result<Option<Recovered>>
     }
     let key_len =
         key.as_ref().map_or(Ok(0), |key| key.metadata().map(|metadata| metadata.len()))?;
-    let mut salvage = leftover.salvage(Stored { vmcore_len: dump.vmcore_len()?, key_len })?;
+    let mut salvage = leftover.salvage(dump.vmcore_len()?, key_len)?;
     let mut head = [0; KeyInfo::LEN];
     if let Some(info) = key
         .filter(|key| key.read_exact_at(&mut head, 0).is_ok())

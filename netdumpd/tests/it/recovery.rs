@@ -251,6 +251,57 @@ fn a_damaged_journal_loses_nothing_that_its_sound_entries_tell() {
     }
 }
 
+/// It died as it finished a compressed dump: the padding was cut off, and the record not yet written.
+#[test]
+fn an_image_cut_by_its_own_server_is_no_damaged_journal() {
+    const PAYLOAD_LEN: usize = 1000;
+    // The length that the header tells, whether it is compressed, the length of the file, and
+    // whether that is damage. The cut is in the last message, between two, or took two.
+    let cases = [
+        (3500, true, 3500, false),
+        (3000, true, 3000, false),
+        (1500, true, 1500, false),
+        (3500, true, 3400, true),
+        (3500, true, 3600, true),
+        (3500, false, 3500, true),
+    ];
+    for (length, is_compressed, file_len, is_damaged) in cases {
+        let case = (length, is_compressed, file_len);
+        let dir = tempfile::tempdir().unwrap();
+        let mut rig = rig(dir.path());
+        rig.datagram(Socket::Herald, CLIENT, &message(HERALD, 1, 0, b""));
+        let on = Socket::Session(rig.last_session());
+        let image = pattern(4 * PAYLOAD_LEN);
+        // The last one does not lie behind those before it in number: an entry of its own.
+        for (seqno, place) in [(2, 0), (3, 1), (4, 2), (6, 3)] {
+            let offset = place * PAYLOAD_LEN;
+            let sent = message(VMCORE, seqno, offset as u64, &image[offset..][..PAYLOAD_LEN]);
+            assert_eq!(rig.datagram(on, CLIENT, &sent), [seqno]);
+        }
+        let mut header = dump_header(length);
+        header.compression = if is_compressed { 1 } else { 0 };
+        header.seal();
+        assert_eq!(rig.datagram(on, CLIENT, &message(KDH, 5, 0, header.as_bytes())), [5]);
+        drop(rig);
+        let name = if is_compressed { "vmcore.10.99.0.1.0.gz" } else { "vmcore.10.99.0.1.0" };
+        let vmcore = std::fs::File::options().write(true).open(dir.path().join(name)).unwrap();
+        vmcore.set_len(file_len).unwrap();
+
+        let found = store(dir.path()).recover();
+        let record = found[0].record.as_ref().unwrap();
+        let has_note = record.notes.contains(&Note::JournalDamaged);
+        assert_eq!(has_note, is_damaged, "{case:?}: {record:?}");
+        assert_eq!((record.verdict, &record.end), (Verdict::Incomplete, &End::Interrupted));
+        assert_eq!((record.received_end, record.stats.covered_bytes), (file_len, file_len));
+        if !is_damaged {
+            assert_eq!(record.missing_seqnos, 0, "{case:?}: {record:?}");
+            assert_eq!((record.holes.bytes, record.not_sent.bytes), (0, 0), "{case:?}");
+            assert_eq!(record.stats.messages, 6, "{case:?}");
+        }
+        assert_eq!(std::fs::metadata(dir.path().join(name)).unwrap().len(), file_len);
+    }
+}
+
 /// The server that is locked down cannot read which start of the machine this
 /// is: it has to have done so before.
 #[test]

@@ -87,7 +87,8 @@ impl Leftover {
     }
 
     /// All that it tells.
-    pub(in crate::store) fn salvage(&self, stored: Stored) -> io::Result<Salvage> {
+    pub(in crate::store) fn salvage(&self, vmcore_len: u64, key_len: u64) -> io::Result<Salvage> {
+        let stored = Stored::new(vmcore_len, key_len, self.header.as_ref());
         let mut salvage = Salvage::new(self.origin.herald, &Limits::default());
         let mut file = &self.file;
         file.seek(SeekFrom::Start(HEAD_LEN))?;
@@ -112,11 +113,22 @@ impl Leftover {
 pub(crate) struct Stored {
     pub(crate) vmcore_len: u64,
     pub(crate) key_len: u64,
+    /// The image may have been cut by its own server.
+    is_cut: bool,
+}
+
+impl Stored {
+    pub(crate) fn new(vmcore_len: u64, key_len: u64, header: Option<&DumpHeader>) -> Self {
+        // The padding behind a compressed image goes when the dump is finished, before its record is written.
+        let length =
+            header.filter(|header| header.is_compressed()).and_then(DumpHeader::sound_length);
+        Self { vmcore_len, key_len, is_cut: length == Some(vmcore_len) }
+    }
 }
 
 /// Takes what a journal's entries tell. An entry is written after its payload: one that tells
-/// of bytes beyond the end of the file is damaged. It is believed up to there, and no other
-/// is believed less for it.
+/// of bytes beyond the end of the file is damaged, unless they were cut off. It is believed up
+/// to there, and no other is believed less for it.
 pub(crate) fn take_entries(
     mut entries: impl Read,
     stored: Stored,
@@ -142,19 +154,25 @@ pub(crate) fn take_entries(
 fn take_entry(entry: &Entry, stored: Stored, salvage: &mut Salvage) {
     let Entry { seqno, count, offset, len, .. } = entry;
     let (seqno, count, offset, len) = (seqno.get(), count.get(), offset.get(), len.get());
-    let (file, file_len) = match entry.kind {
-        VMCORE => (DumpFile::Vmcore, stored.vmcore_len),
-        KEY => (DumpFile::Key, stored.key_len),
+    let (file, file_len, is_cut) = match entry.kind {
+        VMCORE => (DumpFile::Vmcore, stored.vmcore_len, stored.is_cut),
+        KEY => (DumpFile::Key, stored.key_len, false),
         HEADER => return salvage.header(seqno),
         _ => return salvage.journal_damaged(),
     };
-    let is_there = |end: u64| end <= file_len;
-    if len == 0 || offset.checked_add(len).is_some_and(is_there) {
+    let end = offset.checked_add(len);
+    if len == 0 || end.is_some_and(|end| end <= file_len) {
         salvage.payload(file, seqno, count, offset, len);
         return;
     }
+    let rest_len = file_len.checked_sub(offset).filter(|len| *len > 0);
+    if is_cut && end.is_some() {
+        // They were stored, all of them.
+        salvage.payload(file, seqno, count, offset.min(file_len), rest_len.unwrap_or_default());
+        return;
+    }
     salvage.journal_damaged();
-    if let Some(len) = file_len.checked_sub(offset).filter(|len| *len > 0) {
+    if let Some(len) = rest_len {
         // Of how many messages the rest was is not known.
         salvage.payload(file, seqno, 1, offset, len);
     }
