@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use serde_json::Value;
 
-use crate::core::{DumpFile, DumpHeader, Herald, Identity, Limits, Salvage, Verdict};
+use crate::core::{DumpFile, DumpHeader, Herald, Identity, Limits, Note, Salvage, Verdict};
 use crate::inspect::{Report, image, info, take_record};
 use crate::store::journal::{Stored, head_stands, take_entries};
 
@@ -144,13 +144,29 @@ fn journal(content: &[u8]) {
     let below: u64 =
         covered.split(0..length).filter(|part| part.1).map(|(part, _)| part.end - part.start).sum();
     assert_eq!(below + record.holes.bytes + record.not_sent.bytes, length, "{record:?}");
+    let header = record.header.as_ref().filter(|header| header.is_compressed());
+    let is_cut = header.is_some_and(|header| header.dump_length == stored.vmcore_len);
+    let (entries, cut) = rest.as_chunks::<32>();
+    let is_sound = |entry: &[u8; 32]| {
+        let (start, len) = (word(entry, 16), word(entry, 24));
+        let is_within = |file_len| start.checked_add(len).is_some_and(|end| end <= file_len);
+        match entry[0] {
+            1 => len == 0 || is_within(if is_cut { u64::MAX } else { stored.vmcore_len }),
+            2 => len == 0 || is_within(stored.key_len),
+            kind => kind == 3,
+        }
+    };
+    let is_damaged = !cut.is_empty() || !entries.iter().all(is_sound);
+    assert_eq!(record.notes.contains(&Note::JournalDamaged), is_damaged, "{record:?}");
+}
+
+/// A number of an entry.
+fn word(entry: &[u8; 32], at: usize) -> u64 {
+    u64::from_le_bytes(*entry[at..].first_chunk().expect("8 of 32 bytes"))
 }
 
 /// What the entries of a kind tell, read by the format's description.
 fn ranges(entries: &[u8], kind: u8) -> impl Iterator<Item = Range<u64>> + '_ {
-    let word = |entry: &[u8; 32], at: usize| {
-        u64::from_le_bytes(*entry[at..].first_chunk().expect("8 of 32 bytes"))
-    };
     let (entries, _) = entries.as_chunks::<32>();
     let of_kind = entries.iter().filter(move |entry| entry[0] == kind);
     of_kind.map(move |entry| {
