@@ -5,8 +5,11 @@
 #![allow(
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
+    clippy::expect_used,
     reason = "a model for tests, in memory of its own"
 )]
+
+pub mod fuzz;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -159,6 +162,28 @@ impl FakeW5500 {
         self.0.borrow().violations.clone()
     }
 
+    /// Forgets what the driver did that it must not.
+    pub fn forgive(&self) {
+        self.0.borrow_mut().violations.clear();
+    }
+
+    /// Bytes of the receive buffer become others.
+    pub fn scribble_rx(&self, at: u16, bytes: &[u8]) {
+        for (index, byte) in bytes.iter().enumerate() {
+            self.0.borrow_mut().rx[(usize::from(at) + index) % BUFFER] = *byte;
+        }
+    }
+
+    /// Two registers of socket 0 become others.
+    pub fn set_socket(&self, at: u8, value: u16) {
+        self.0.borrow_mut().set16(u16::from(at) % 0x2f, value);
+    }
+
+    /// A common register becomes another.
+    pub fn set_common(&self, at: u8, value: u8) {
+        self.0.borrow_mut().common[usize::from(at) % 0x40] = value;
+    }
+
     /// The chip loses its power for a moment.
     pub fn reset_itself(&self) {
         self.0.borrow_mut().reset();
@@ -223,7 +248,8 @@ impl Model {
         let mac = &self.common[usize::from(common::SHAR)..][..6];
         let for_us = frame.starts_with(mac) || frame.starts_with(&[0xff; 6]);
         let whole = frame.len() + 2;
-        let free = BUFFER - usize::from(self.rx_write.wrapping_sub(self.rx_read));
+        let waiting = usize::from(self.rx_write.wrapping_sub(self.rx_read));
+        let free = BUFFER.saturating_sub(waiting);
         if !self.is_open() || !for_us || whole > free {
             return false;
         }

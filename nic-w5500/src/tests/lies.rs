@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::fake::fuzz;
 
 fn start_error(lies: Lies) -> NicError {
     let fake = FakeW5500::new(lies);
@@ -251,96 +252,23 @@ fn each_lie_is_listed_with_its_tests() {
     }
 }
 
-/// Something a test does to the driver, or the chip to itself.
-#[derive(Clone, Debug)]
-enum Deed {
-    Send(u16),
-    Kick,
-    Reap,
-    Receive,
-    Deliver(u16),
-    ResetItself,
-    Start,
-    Stop,
-    Link,
-    Lie(u8, u64),
-}
-
-fn deed() -> impl Strategy<Value = Deed> {
-    prop_oneof![
-        4 => (0u16..1500).prop_map(Deed::Send),
-        3 => Just(Deed::Kick),
-        3 => Just(Deed::Reap),
-        3 => Just(Deed::Receive),
-        3 => (14u16..1600).prop_map(Deed::Deliver),
-        1 => Just(Deed::ResetItself),
-        1 => Just(Deed::Start),
-        1 => Just(Deed::Stop),
-        1 => Just(Deed::Link),
-        2 => (0u8..14, any::<u64>()).prop_map(|(which, value)| Deed::Lie(which, value)),
-    ]
-}
-
-fn lie(lies: &mut Lies, which: u8, value: u64) {
-    let odd = value & 1 != 0;
-    match which {
-        0 => lies.bus_fails_every = (!value.is_multiple_of(9)).then_some(value as u32 % 8 + 1),
-        1 => lies.gone = odd,
-        2 => lies.version = odd.then_some(value as u8),
-        3 => lies.reset_never_ends = odd,
-        4 => lies.commands_never_taken = odd,
-        5 => lies.never_opens = odd,
-        6 => lies.never_sends = odd,
-        7 => lies.counters_unsteady = odd,
-        8 => lies.rx_prefix = odd.then_some(value as u16),
-        9 => lies.rx_waiting = odd.then_some(value as u16),
-        10 => lies.noise = value & !odd as u64,
-        11 => lies.send_times_out = odd,
-        12 => lies.no_link = odd,
-        _ => *lies = Lies::default(),
-    }
-}
-
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
+    /// What a chip and its bus can be and do, as the fuzzer has it, at less depth.
     #[test]
-    fn no_lie_makes_the_driver_panic_or_hang(deeds in prop::collection::vec(deed(), 1..150)) {
-        let fake = FakeW5500::new(Lies::default());
-        let mut nic = fake.driver(MacAddr(MAC));
-        let mut clock = fake.clock();
-        let (mut mark, mut last) = (TxTicket::NONE, TxTicket::NONE);
-        for deed in deeds {
-            let before = fake.transfers();
-            match deed {
-                Deed::Send(len) => {
-                    if let Ok(ticket) = send(&mut nic, &[1; 66], &vec![2; usize::from(len)]) {
-                        prop_assert_eq!(ticket, last.next());
-                        last = ticket;
-                    }
-                }
-                Deed::Kick => nic.kick(),
-                Deed::Reap => {
-                    if let Ok(now) = nic.poll_tx() {
-                        prop_assert!(mark <= now && now <= last);
-                        mark = now;
-                    }
-                }
-                Deed::Receive => {
-                    let mut buf = [0; 1514];
-                    if let Ok(Some(len)) = nic.receive(&mut buf) {
-                        prop_assert!((14..=1514).contains(&len));
-                    }
-                }
-                Deed::Deliver(len) => { fake.deliver(&incoming(usize::from(len), 1)); }
-                Deed::ResetItself => fake.reset_itself(),
-                Deed::Start => { let _ = nic.poll_start(&mut clock); }
-                Deed::Stop => drop(nic.stop()),
-                Deed::Link => { nic.link(); }
-                Deed::Lie(which, value) => fake.change(|lies| lie(lies, which, value)),
-            }
-            // One call: a command that is never taken, and all the openings that follow.
-            prop_assert!(fake.transfers() - before < 2_000);
-        }
+    fn no_lie_makes_the_driver_panic_or_hang(story in prop::collection::vec(any::<u8>(), 0..800)) {
+        fuzz::run(&story);
     }
+}
+
+#[test]
+fn what_the_fuzzer_found_stays_mended() {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/nic_w5500");
+    let mut told = 0;
+    for entry in std::fs::read_dir(dir).expect("the folder of the target's corpus") {
+        fuzz::run(&std::fs::read(entry.unwrap().path()).unwrap());
+        told += 1;
+    }
+    assert!(told > 10, "{told} stories in {dir}");
 }
