@@ -28,6 +28,7 @@ fn a_reset_that_never_ends() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "a million looks take an interpreter too long")]
 fn a_dead_clock_does_not_hang_the_take_over() {
     struct Stopped;
     impl Clock for Stopped {
@@ -120,6 +121,7 @@ fn a_device_that_resets_itself_is_taken_over_again_once() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "a million polls take an interpreter too long")]
 fn frames_that_are_never_completed() {
     for device in ALL {
         let (fake, mut nic) = running(device);
@@ -183,7 +185,7 @@ fn lengths_and_states_that_cannot_be() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(times(64, 2)))]
 
     /// What a device can be and do, as the fuzzer has it, at less depth.
     #[test]
@@ -197,7 +199,7 @@ proptest! {
 #[test]
 fn a_stop_in_the_middle_of_a_take_over_is_a_stop() {
     for device in ALL {
-        for steps in [1, 3, 5, 210, 300, 330, 400, 600] {
+        for steps in [1, 3, 5, 210, 300, 330, 400, 600].into_iter().step_by(times(1, 3) as usize) {
             let fake = FakeIntel::new(device, Quirks::default());
             let (mut nic, mut clock) = (fake.driver(), fake.clock());
             for _ in 0..steps {
@@ -219,8 +221,7 @@ fn a_stop_in_the_middle_of_a_take_over_is_a_stop() {
 #[test]
 fn what_the_fuzzer_found_stays_mended() {
     // An interpreter has time for a few.
-    let step = if cfg!(miri) { 12 } else { 1 };
-    for story in nic_hal::host::corpus("nic_e1000").into_iter().step_by(step) {
+    for story in nic_hal::host::corpus("nic_e1000").into_iter().step_by(times(1, 12) as usize) {
         fuzz::run(&story);
     }
 }

@@ -19,8 +19,17 @@ const E1000: u16 = 0x100e;
 const E1000E: u16 = 0x10d3;
 const IGB: u16 = 0x10c9;
 /// One part of each family.
+#[cfg(not(miri))]
 const ALL: [u16; 3] = [E1000, E1000E, IGB];
+/// One part for each format of descriptors, for an interpreter.
+#[cfg(miri)]
+const ALL: [u16; 2] = [E1000, IGB];
 const MAC: [u8; 6] = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
+
+/// `count`; `few` under Miri, an interpreter, which takes some hundred times as long.
+const fn times(count: u32, few: u32) -> u32 {
+    if cfg!(miri) { few } else { count }
+}
 
 /// Runs the take-over to its end. The steps are counted: more than this is a hang.
 fn start<M: DmaMap>(nic: &mut FakeDriver<M>, clock: &mut dyn Clock) -> Result<(), NicError> {
@@ -95,6 +104,15 @@ fn assert_works(fake: &FakeIntel, nic: &mut FakeDriver) {
     assert_eq!(buf[..60], incoming(60, 7));
 }
 
+/// How many bytes differ. By whole pieces first, which Miri does at once.
+fn changed_bytes(now: &[u8], before: &[u8]) -> usize {
+    let pieces = now.chunks(1024).zip(before.chunks(1024)).filter(|(now, before)| now != before);
+    pieces
+        .flat_map(|(now, before)| now.iter().zip(before))
+        .filter(|(now, before)| now != before)
+        .count()
+}
+
 /// Polls until a recovery is over; bounded by the driver's own promise.
 fn settle(nic: &mut FakeDriver) -> Result<TxTicket, NicError> {
     for _ in 0..200_000 {
@@ -138,7 +156,9 @@ fn a_device_in_use_is_taken_over() {
         let mut steps = 0;
         while nic.poll_start(&mut clock).unwrap() != Start::Ready {
             let accesses = fake.reads() + fake.take_log().len() as u64;
-            fake.deliver(&[0xff; 60]);
+            if steps % times(1, 20) == 0 {
+                fake.deliver(&[0xff; 60]);
+            }
             // After the first three steps, which switch the receiver off, ...
             steps += 1;
             if steps == 3 {
@@ -148,7 +168,7 @@ fn a_device_in_use_is_taken_over() {
             clock.relax();
         }
         // ... the dead kernel's memory is left alone, and none of its frames go out.
-        let written = fake.dead_memory().iter().zip(&before).filter(|(a, b)| a != b).count();
+        let written = changed_bytes(&fake.dead_memory(), &before);
         assert!(written <= 2 * (60 + 16), "{written}");
         assert!(fake.take_frames().is_empty());
         assert_eq!(fake.resets(), 1);

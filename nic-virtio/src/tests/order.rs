@@ -29,7 +29,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(times(64, 2)))]
 
     /// The mark is the largest ticket such that it and all before it are complete.
     #[test]
@@ -92,8 +92,7 @@ proptest! {
 #[test]
 fn what_the_fuzzer_found_stays_mended() {
     // An interpreter has time for a few.
-    let step = if cfg!(miri) { 12 } else { 1 };
-    for story in nic_hal::host::corpus("nic_virtio").into_iter().step_by(step) {
+    for story in nic_hal::host::corpus("nic_virtio").into_iter().step_by(times(1, 12) as usize) {
         fuzz::run(&story);
     }
 }

@@ -166,7 +166,7 @@ fn frames_are_received_in_order_and_every_buffer_goes_back() {
     let (fake, mut nic) = running(Quirks::default());
     let mut buf = [0; 1514];
     assert_eq!(nic.receive(&mut buf), Ok(None));
-    for round in 0..10u8 {
+    for round in 0..times(10, 3) as u8 {
         let mut frames = 0u8;
         while fake.deliver(&[round ^ frames; 60]) {
             frames += 1;
@@ -216,7 +216,7 @@ fn a_device_that_names_an_mtu_gets_buffers_for_it() {
         assert_eq!(fake.accepted() & features::MTU != 0, accepted, "{mtu}");
         let frame = vec![0x5a; usize::from(ip_mtu) + 14];
         let mut buf = vec![0; frame.len()];
-        for _ in 0..200 {
+        for _ in 0..times(200, 2) {
             assert!(fake.deliver(&frame));
             assert_eq!(nic.receive(&mut buf), Ok(Some(frame.len())));
         }
@@ -238,7 +238,7 @@ fn short_queues_still_carry_frames() {
     for (rx, tx, slots) in [(1, 4, 1), (2, 16, 5), (100, 100, 21), (0xffff, 0xffff, 85)] {
         let (fake, mut nic) = running(Quirks { queue_len: [rx, tx, 64], ..Quirks::default() });
         assert_eq!(nic.capabilities().tx_slots, slots);
-        for number in 0..100 {
+        for number in 0..times(100, 20) {
             let ticket = send(&mut nic, number).unwrap();
             nic.kick();
             let frames = fake.fetch_frames();
@@ -253,6 +253,7 @@ fn short_queues_still_carry_frames() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "140,000 frames take an interpreter too long")]
 fn ring_indices_wrap() {
     let sizes = Sizes::new(16, 4).unwrap();
     let fake = FakeVirtio::with_sizes(Quirks::default(), sizes);

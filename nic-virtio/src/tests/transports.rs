@@ -43,7 +43,7 @@ fn every_transport_takes_over_sends_and_receives() {
         let capabilities = nic.capabilities();
         assert_eq!((capabilities.mac, capabilities.tx_slots), (quirks.mac, 85));
         assert_eq!(nic.link(), debugnet_core::nic::Link::Up);
-        for number in 0..1_000 {
+        for number in 0..times(1_000, 20) {
             exchange(&fake, &mut nic, number);
         }
         nic.stop().unwrap();
@@ -68,14 +68,14 @@ fn no_transport_touches_its_device_before_the_crash() {
 #[test]
 fn queues_of_every_length() {
     for bus in Bus::ALL {
-        for len in [64, 128, 256, 512, 1024] {
+        for len in [64, 128, 256, 512, 1024].into_iter().step_by(times(1, 4) as usize) {
             // Legacy PCI: that length and no other. Elsewhere: as long as ours.
             let quirks = Quirks { queue_len: [len, len, 64], ..Quirks::on(bus) };
             let sizes = Sizes::new(1024, 128).unwrap().with_legacy(1024).unwrap();
             let (fake, nic) = try_running_on(quirks, sizes);
             let mut nic = nic.unwrap();
             assert_eq!(nic.capabilities().tx_slots, len / 3, "{bus:?} {len}");
-            for number in 0..300 {
+            for number in 0..times(300, 10) {
                 exchange(&fake, &mut nic, number);
             }
             while send(&mut nic, 0).is_ok() {}
@@ -98,7 +98,7 @@ fn a_legacy_queue_is_as_long_as_the_device_says() {
     let quirks = Quirks { queue_len: [1024, 1024, 64], ..Quirks::on(Bus::PciLegacy) };
     let (fake, mut nic) = running_on(quirks);
     assert_eq!(nic.capabilities().tx_slots, 85);
-    for number in 0..2_000 {
+    for number in 0..times(2_000, 20) {
         exchange(&fake, &mut nic, number);
     }
     assert_clean(&fake);
@@ -148,7 +148,7 @@ fn without_any_layout_the_header_is_in_a_buffer_of_its_own() {
         let offered = features::MAC | features::STATUS;
         let (fake, mut nic) = running_on(Quirks { features: offered, ..Quirks::on(bus) });
         assert_eq!((fake.accepted(), nic.capabilities().tx_slots), (offered, 64));
-        for number in 0..1_000 {
+        for number in 0..times(1_000, 20) {
             exchange(&fake, &mut nic, number);
         }
         send(&mut nic, 1).unwrap();
