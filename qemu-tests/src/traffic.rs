@@ -28,6 +28,8 @@ pub struct Traffic {
     pub retransmits: u64,
     /// VMCORE messages whose ack has reached the guest.
     pub acked_messages: u64,
+    /// Their payload in bytes.
+    pub acked_bytes: u64,
     /// Acks that have reached the guest, repetitions included.
     pub acks: u64,
     /// Whether FINISHED has been sent.
@@ -64,7 +66,8 @@ enum Seen {
     #[default]
     Never,
     Sent,
-    DataSent,
+    /// With so much payload.
+    DataSent(u16),
     DataAcked,
 }
 
@@ -88,9 +91,11 @@ impl Tracker {
         let Some(seen) = self.seen_mut(be32(&payload[4..8])) else { return };
         match (*seen, kind) {
             (Seen::Never, VMCORE) => {
-                *seen = Seen::DataSent;
+                // A datagram's payload: it fits.
+                let len = (payload.len() - HEADER_LEN) as u16;
+                *seen = Seen::DataSent(len);
                 self.traffic.data_messages += 1;
-                self.traffic.data_bytes += (payload.len() - HEADER_LEN) as u64;
+                self.traffic.data_bytes += u64::from(len);
                 self.traffic.first_data.get_or_insert(now);
             }
             (Seen::Never, _) => *seen = Seen::Sent,
@@ -105,9 +110,10 @@ impl Tracker {
         }
         self.traffic.acks += 1;
         let Some(seen) = self.seen_mut(be32(payload)) else { return };
-        if *seen == Seen::DataSent {
+        if let Seen::DataSent(len) = *seen {
             *seen = Seen::DataAcked;
             self.traffic.acked_messages += 1;
+            self.traffic.acked_bytes += u64::from(len);
             self.traffic.last_data_ack = Some(now);
         }
     }
@@ -151,6 +157,8 @@ mod tests {
         for seqno in 2..5 {
             tracker.guest_sent(at(10), &message(VMCORE, seqno, 1000));
         }
+        // Never acknowledged.
+        tracker.guest_sent(at(10), &message(VMCORE, 7, 10));
         tracker.guest_sent(at(20), &message(VMCORE, 3, 1000));
         for seqno in 2..5_u32 {
             tracker.guest_received(at(30 + u64::from(seqno)), &seqno.to_be_bytes());
@@ -165,10 +173,11 @@ mod tests {
             traffic,
             Traffic {
                 heralds: 2,
-                data_messages: 3,
-                data_bytes: 3000,
+                data_messages: 4,
+                data_bytes: 3010,
                 retransmits: 1,
                 acked_messages: 3,
+                acked_bytes: 3000,
                 acks: 5,
                 finished_sent: true,
                 first_data: Some(at(10)),
@@ -176,7 +185,7 @@ mod tests {
             }
         );
         assert_eq!(traffic.data_us(), Some(24));
-        assert_eq!(traffic.goodput_mb_s(), Some(125.0));
+        assert_eq!(traffic.goodput_mb_s(), Some(3010.0 / 24.0));
     }
 
     #[test]
