@@ -41,6 +41,8 @@ pub struct Options {
     pub nested: Option<u32>,
     /// `nested-in=`: the same, as a stage of the dump begins. Default never.
     pub nested_in: NestedIn,
+    /// `nested-by=`: how it dies then. Default `fault`.
+    pub nested_by: NestedBy,
     /// `overrun=`: one byte written beyond a piece of the dump's memory, in the middle of it.
     /// Default never.
     pub overrun: Option<Overrun>,
@@ -104,6 +106,7 @@ impl Default for Options {
             slots: SLOTS_MAX,
             nested: None,
             nested_in: NestedIn::Never,
+            nested_by: NestedBy::Fault,
             overrun: None,
             seed: 1,
             fill_mib: None,
@@ -210,6 +213,22 @@ impl NestedIn {
         ("header", Self::Stage(Stage::Header)),
         ("finish", Self::Stage(Stage::Finish)),
     ];
+}
+
+/// How the kernel dies once more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NestedBy {
+    /// Writes through a null pointer.
+    Fault,
+    /// Panics with [`NESTED_PANIC`].
+    Panic,
+}
+
+/// What the panic in the dump says.
+pub const NESTED_PANIC: &str = "the observer of the dump gave up";
+
+impl NestedBy {
+    const NAMES: &[(&str, Self)] = &[("fault", Self::Fault), ("panic", Self::Panic)];
 }
 
 /// What the second CPU does.
@@ -428,6 +447,9 @@ impl Options {
                 self.nested_in = named(NestedIn::NAMES, value)
                     .ok_or(bad("take-over, link, resolve, herald, data, half, header or finish"))?;
             }
+            "nested-by" => {
+                self.nested_by = named(NestedBy::NAMES, value).ok_or(bad("fault or panic"))?;
+            }
             "overrun" => {
                 let expected = bad("before-, after- or device- and a piece of the dump's memory");
                 self.overrun = Some(Overrun::parse(value).ok_or(expected)?);
@@ -543,7 +565,7 @@ mod tests {
     fn every_key_is_understood() {
         let options = Options::parse(
             "nic=virtio-net-pci crash=driver-lock mtu=4148 server=192.0.2.1 client=192.0.2.7 \
-             gateway=192.0.2.254 path=var/crash slots=256 nested=7 nested-in=half overrun=after-rx seed=0x10 fill=48 cpus=2 image=flat compress=gzip redact=1 exit=1 \
+             gateway=192.0.2.254 path=var/crash slots=256 nested=7 nested-in=half nested-by=panic overrun=after-rx seed=0x10 fill=48 cpus=2 image=flat compress=gzip redact=1 exit=1 \
              second=writes clock=jump busy=7 left=msi-x,bus-off link=bounce offload=1 tx-queue=64 rx-queue=16 bench=8 \
              payload=4000 deadline=60 no-progress=2 link-wait=3 max-transmissions=9 strict=yes \
              zeros=send",
@@ -557,6 +579,7 @@ mod tests {
             slots: 256,
             nested: Some(7),
             nested_in: NestedIn::Half,
+            nested_by: NestedBy::Panic,
             overrun: Overrun::parse("after-rx"),
             seed: 16,
             fill_mib: Some(48),
@@ -636,6 +659,7 @@ mod tests {
             ("slots", "slots=2048"),
             ("nested", "nested=0"),
             ("nested-in", "nested-in=done"),
+            ("nested-by", "nested-by=nmi"),
             ("overrun", "overrun=after-all"),
             ("seed", "seed=-1"),
             ("cpus", "cpus=3"),

@@ -16,7 +16,7 @@ use debugnet_core::progress::{Progress, Stage};
 use debugnet_core::time::{Clock, Instant};
 use debugnet_core::{Armed, ConfigError, DumpInfo, Io, Observer, Verdict, arm as arm_dump};
 use debugnet_gzip::{Gzip, GzipError};
-use guest::cmdline::{ClockFate, Compression, Death, NestedIn, Options, Second};
+use guest::cmdline::{ClockFate, Compression, Death, NestedBy, NestedIn, Options, Second};
 use guest::overrun::Overrun;
 use guest::report;
 use heapless::{String, Vec};
@@ -41,6 +41,7 @@ pub(super) struct Kit {
     how: Death,
     nested: Option<u32>,
     nested_in: NestedIn,
+    nested_by: NestedBy,
     overrun: Option<Overrun>,
     clock_fate: ClockFate,
     second: Second,
@@ -136,6 +137,7 @@ pub(super) fn arm(
         how: options.crash,
         nested: options.nested,
         nested_in: options.nested_in,
+        nested_by: options.nested_by,
         overrun: options.overrun,
         clock_fate: options.clock,
         second: options.second,
@@ -218,6 +220,7 @@ fn dump(
         events: 0,
         nested: kit.nested,
         nested_in: kit.nested_in,
+        nested_by: kit.nested_by,
         overrun: kit.overrun,
         line,
         in_line: false,
@@ -420,6 +423,7 @@ struct Narrator<'a> {
     events: u32,
     nested: Option<u32>,
     nested_in: NestedIn,
+    nested_by: NestedBy,
     overrun: Option<Overrun>,
     line: DumpingLine,
     /// The console is behind a part of that line.
@@ -463,7 +467,7 @@ impl Observer for Narrator<'_> {
             NestedIn::Half => self.is_half.get(),
         };
         if is_in || self.nested == Some(self.events) {
-            super::death::die_in_the_dump();
+            super::death::die_in_the_dump(self.nested_by);
         }
     }
 }

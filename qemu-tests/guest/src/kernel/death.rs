@@ -5,7 +5,7 @@
 use core::hint::black_box;
 use core::ptr;
 
-use guest::cmdline::Death;
+use guest::cmdline::{Death, NESTED_PANIC, NestedBy};
 
 use super::live::LiveNic;
 
@@ -109,7 +109,10 @@ pub(super) fn die_in_the_driver(buffer: u64) -> ! {
 
 /// Dies once more, inside the dump.
 #[inline(never)]
-pub(super) fn die_in_the_dump() -> ! {
+pub(super) fn die_in_the_dump(how: NestedBy) -> ! {
+    if how == NestedBy::Panic {
+        panic!("{NESTED_PANIC}");
+    }
     let nothing = ptr::without_provenance_mut::<u64>(black_box(0x40));
     // SAFETY: none: page 0 is not mapped, and a fault is what the test asked for.
     unsafe { nothing.write_volatile(0) };
