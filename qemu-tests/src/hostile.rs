@@ -47,9 +47,19 @@ fn iommu(nic: &str, properties: &str, expect: Expect) -> Case {
     Case { expect, ..case }
 }
 
+/// QEMU 10 dies of it now and then, with a segmentation fault.
+fn unplugged_e1000() -> Case {
+    let case = attacked("pc", "e1000", "unplug", Attack::Unplug, Expect::GivesUp("Gone"));
+    Case { qemu_bug: Some("it does not always survive the unplugging of an e1000"), ..case }
+}
+
 fn nested(when: &str, stage: &'static str) -> Case {
     let case = case("q35", "virtio-net-pci", "hostile").guest(&format!("nested-in={when}"));
     Case { expect: Expect::Nested(stage), ..case }
+}
+
+fn panics(when: &str, stage: &'static str) -> Case {
+    Case { expect: Expect::NestedPanic(stage), ..nested(when, stage).guest("nested-by=panic") }
 }
 
 fn writes(nic: &str) -> Case {
@@ -74,7 +84,7 @@ fn rows() -> Vec<Row> {
             attacked("q35", virtio, "unlink", Unlink, GivesUp("Silence")),
         ),
         usual("the NIC is unplugged", attacked("pc", virtio, "unplug", Unplug, GivesUp("Gone"))),
-        full("the same, e1000", attacked("pc", "e1000", "unplug", Unplug, GivesUp("Gone"))),
+        full("the same, e1000", unplugged_e1000()),
         usual(
             "the NIC is reset by somebody else",
             attacked("q35", virtio, "reset", Reset, Identical),
@@ -97,6 +107,7 @@ fn rows() -> Vec<Row> {
         full("a fault in the dump: heralding", nested("herald", "herald")),
         usual("a fault in the dump: half of it sent", nested("half", "data")),
         full("a fault in the dump: closing it", nested("finish", "finish")),
+        usual("a panic in the dump: half of it sent", panics("half", "data")),
         usual(
             "an IOMMU, and a virtio device that obeys it: the driver has no addresses for it",
             iommu(
@@ -122,6 +133,11 @@ pub fn table() -> String {
             Expect::GivesUp(why) => format!("failed, `{why}`, and says what is missing"),
             Expect::Nested(stage) => {
                 format!("nested: how much was acknowledged, and the stage `{stage}`")
+            }
+            Expect::NestedPanic(stage) => {
+                format!(
+                    "nested: the panic's message, how much was acknowledged, and the stage `{stage}`"
+                )
             }
             Expect::Refused(why) => format!("refused at boot: \"{why}\""),
             _ => "identical".into(),

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use smoltcp::wire::EthernetAddress;
@@ -312,8 +312,8 @@ impl Qemu {
     }
 
     /// Waits at most `patience` for QEMU to end by itself.
-    pub fn wait(&mut self, patience: Duration) -> bool {
-        self.process.wait(patience).is_some()
+    pub fn wait(&mut self, patience: Duration) -> Option<ExitStatus> {
+        self.process.wait(patience)
     }
 
     /// The last things that guest and QEMU said, for an error message.

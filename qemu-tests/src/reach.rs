@@ -17,6 +17,17 @@ use crate::serial::{Filled, Guard};
 const WORD: usize = 8;
 const CHUNK: usize = 1 << 20;
 
+/// What became of memory that nobody writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Nobody looked: QEMU had ended, and the guest's memory with it.
+    NotTaken,
+    /// All of it is as the guest left it.
+    Clean,
+    /// The first place that is not, in one line.
+    Spoilt(String),
+}
+
 /// What nobody writes from some time at boot on, by the guest's word.
 #[derive(Clone, Debug, Default)]
 pub struct Untouched {
@@ -32,18 +43,19 @@ impl Untouched {
         self.filled.iter().map(|filled| filled.range.1.saturating_sub(filled.range.0)).sum()
     }
 
-    /// The first place that is not as the guest left it, in one line. `None` without a truth.
+    /// Looks for a place that is not as the guest left it.
     ///
     /// # Errors
     /// A file cannot be read, or a range is not in RAM.
-    pub fn spoilt(&self, truth: &[TruthFile]) -> io::Result<Option<String>> {
+    pub fn look(&self, truth: &[TruthFile]) -> io::Result<Look> {
         if truth.is_empty() {
-            return Ok(None);
+            return Ok(Look::NotTaken);
         }
         for Guard { kind, which, range, canary } in &self.guards {
             let bytes = saved(*range, truth)?;
             if let Some(at) = bytes.iter().position(|byte| byte != canary) {
-                return Ok(Some(format!("{kind} {which} was written, at byte {at:#x} of it")));
+                let place = format!("{kind} {which} was written, at byte {at:#x} of it");
+                return Ok(Look::Spoilt(place));
             }
         }
         for Filled { range: (start, end), seed } in &self.filled {
@@ -54,11 +66,11 @@ impl Untouched {
                     found.enumerate().find(|(_, (word, told))| **word != told.to_le_bytes());
                 if let Some((number, _)) = spoilt {
                     let at = at + (number * WORD) as u64;
-                    return Ok(Some(format!("free RAM was written, at {at:#x}")));
+                    return Ok(Look::Spoilt(format!("free RAM was written, at {at:#x}")));
                 }
             }
         }
-        Ok(None)
+        Ok(Look::Clean)
     }
 }
 
@@ -115,8 +127,16 @@ fn rows() -> Vec<Row> {
         row("behind the receive buffer", "after-rx", Overrun("between `rx` and `rings`")),
         row("in front of the driver's rings", "before-rings", Spoilt("in front of `rings`")),
         row("behind the driver's rings", "after-rings", Overrun("between `rings` and `gzip`")),
-        row("the same, by a device", "device-rings", Spoilt("between `rings` and `gzip`")),
-        row("to free RAM, by a device", "device-ram", Spoilt("free RAM was written")),
+        row(
+            "the same, past the page tables, as a device writes",
+            "device-rings",
+            Spoilt("between `rings` and `gzip`"),
+        ),
+        row(
+            "to free RAM, past the page tables, as a device writes",
+            "device-ram",
+            Spoilt("free RAM was written"),
+        ),
         gzip,
         row("behind the list of regions", "after-regions", Overrun("between `regions` and `kit`")),
         row("in front of the crash cell", "before-kit", Spoilt("in front of `kit`")),
@@ -130,7 +150,7 @@ fn rows() -> Vec<Row> {
             Overrun("between `rings` and `gzip`"),
         ),
         on(
-            "the same, by a device",
+            "the same, past the page tables, as a device writes",
             pc,
             "e1000",
             "device-rings",
@@ -151,7 +171,7 @@ fn rows() -> Vec<Row> {
             Overrun("between `slots` and `index`"),
         ),
         on(
-            "the driver's rings, by a device",
+            "behind the driver's rings, past the page tables, as a device writes",
             "aarch64-virt",
             mmio,
             "device-rings",
@@ -172,7 +192,7 @@ fn rows() -> Vec<Row> {
             Overrun("between `slots` and `index`"),
         ),
         on(
-            "the driver's rings, by a device",
+            "behind the driver's rings, past the page tables, as a device writes",
             "riscv64-virt",
             mmio,
             "device-rings",
@@ -235,18 +255,20 @@ mod tests {
         let untouched = Untouched { guards, filled: Vec::new() };
         let look = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
-            untouched.spoilt(&[TruthFile { range: 1000..1100, path: path.clone() }]).unwrap()
+            untouched.look(&[TruthFile { range: 1000..1100, path: path.clone() }]).unwrap()
         };
-        assert_eq!(look(&bytes), None);
+        assert_eq!(look(&bytes), Look::Clean);
         bytes[20] = 0;
-        assert_eq!(look(&bytes), None);
+        assert_eq!(look(&bytes), Look::Clean);
         bytes[99] = 0;
-        assert_eq!(look(&bytes).unwrap(), "the guard page after was written, at byte 0x31 of it");
+        let place = "the guard page after was written, at byte 0x31 of it";
+        assert_eq!(look(&bytes), Look::Spoilt(place.into()));
         bytes[0] = 0;
-        assert!(look(&bytes).unwrap().contains("before"));
+        assert!(matches!(look(&bytes), Look::Spoilt(place) if place.contains("before")));
+        assert_eq!(untouched.look(&[]).unwrap(), Look::NotTaken);
         let guards = vec![guard("outside", (1090, 1101))];
         let outside = Untouched { guards, filled: Vec::new() };
-        assert!(outside.spoilt(&[TruthFile { range: 1000..1100, path: path.clone() }]).is_err());
+        assert!(outside.look(&[TruthFile { range: 1000..1100, path: path.clone() }]).is_err());
     }
 
     #[test]
@@ -260,11 +282,11 @@ mod tests {
         assert_eq!(untouched.filled_len(), 0xff8);
         let look = |bytes: &[u8]| {
             std::fs::write(&path, bytes).unwrap();
-            untouched.spoilt(&[TruthFile { range: 0x1000..0x2000, path: path.clone() }]).unwrap()
+            untouched.look(&[TruthFile { range: 0x1000..0x2000, path: path.clone() }]).unwrap()
         };
         bytes[0] ^= 1;
-        assert_eq!(look(&bytes), None);
+        assert_eq!(look(&bytes), Look::Clean);
         bytes[0xfff] ^= 1;
-        assert_eq!(look(&bytes).unwrap(), "free RAM was written, at 0x1ff8");
+        assert_eq!(look(&bytes), Look::Spoilt("free RAM was written, at 0x1ff8".into()));
     }
 }

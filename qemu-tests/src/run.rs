@@ -1,6 +1,7 @@
 //! The whole job: boot, die, dump, stop, compare.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use std::{fs, io};
@@ -16,7 +17,7 @@ use crate::far_end::Network;
 use crate::gateway::{Gateway, GatewayConfig, Stats, WireConfig, free_loopback, socket_paths};
 use crate::qemu::{COMPRESSIONS, DEFMT, Machine, Paths, Qemu};
 use crate::qmp::{Monitor, TruthFile, save_truth};
-use crate::reach::Untouched;
+use crate::reach::{Look, Untouched};
 use crate::serial::{Bench, Line, Outcome, OutcomeKind, Ready};
 use crate::server::{Finished, Server};
 use crate::tap::Namespace;
@@ -149,8 +150,10 @@ pub struct RunReport {
     pub guards: usize,
     /// Bytes of free RAM that nobody may write either.
     pub filled_bytes: u64,
-    /// The first of them that was written nevertheless.
-    pub spoilt: Option<String>,
+    /// Whether one of them was written nevertheless.
+    pub look: Look,
+    /// How QEMU ended, if it did so before it was asked to.
+    pub ended: Option<ExitStatus>,
     /// Where in the image something of what was to be kept out of it is.
     pub leak_at: Option<u64>,
     /// The run's files.
@@ -229,6 +232,8 @@ pub enum RunError {
         what: String,
         /// The end of the serial log and of QEMU's messages.
         last_words: String,
+        /// How QEMU ended, if it did.
+        ended: Option<ExitStatus>,
     },
     /// The guest's memory layout cannot be believed.
     #[error("the guest's memory layout: {0}")]
@@ -359,12 +364,8 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
 
     progress(Progress::Comparing);
     // A guest that fell twice leaves QEMU, and there is no truth to be had.
-    let mut monitor = if gave_up && guest.qemu.wait(GAVE_UP_MAX) {
-        None
-    } else {
-        guest.monitor()?.stop().map_err(doing("stopping the guest"))?;
-        guest.monitor.take()
-    };
+    let ended = if gave_up { guest.qemu.wait(GAVE_UP_MAX) } else { None };
+    let mut monitor = if ended.is_some() { None } else { Some(guest.stop()?) };
     // Noise has hit the NIC to the end; from here on a full socket means nothing.
     let stats = gateway.finish().map_err(doing("running the gateway"))?;
     let truth = match &mut monitor {
@@ -397,7 +398,7 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
     let verdict = judged.map(|vmcore| judge(config, vmcore, &layout, &truth)).transpose()?;
     let leak_at = judged.map(|vmcore| leak(vmcore, &layout.redacted, &truth)).transpose();
     let leak_at = leak_at.map_err(doing("looking for what was kept out"))?.flatten();
-    let spoilt = untouched.spoilt(&truth).map_err(doing("looking at the guard pages"))?;
+    let look = untouched.look(&truth).map_err(doing("looking at the guard pages"))?;
     let used_bytes = used_bytes(&truth).map_err(doing("counting pages in use"))?;
     if is_killed || gave_up && vmcore.is_none() {
         vmcore = left_behind(&out).map_err(doing("looking for what the server left"))?;
@@ -419,7 +420,8 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
         unpacked,
         guards: untouched.guards.len(),
         filled_bytes: untouched.filled_len(),
-        spoilt,
+        look,
+        ended,
         leak_at,
         files: Files {
             vmcore,
@@ -495,10 +497,14 @@ impl Guest {
     fn monitor(&mut self) -> Result<&mut Monitor, RunError> {
         let monitor = match self.monitor.take() {
             Some(monitor) => monitor,
-            None => Monitor::connect(&self.monitor_path, CONNECT_MAX)
-                .map_err(doing("connecting to QEMU"))?,
+            None => self.connect()?,
         };
         Ok(self.monitor.insert(monitor))
+    }
+
+    fn connect(&mut self) -> Result<Monitor, RunError> {
+        Monitor::connect(&self.monitor_path, CONNECT_MAX)
+            .map_err(|error| self.lost("connecting to QEMU", &error))
     }
 
     fn set_link(&mut self, up: bool) -> Result<(), RunError> {
@@ -545,6 +551,18 @@ impl Guest {
         }
     }
 
+    /// Stops the guest.
+    fn stop(&mut self) -> Result<Monitor, RunError> {
+        let mut monitor = match self.monitor.take() {
+            Some(monitor) => monitor,
+            None => self.connect()?,
+        };
+        match monitor.stop() {
+            Ok(()) => Ok(monitor),
+            Err(error) => Err(self.lost("stopping the guest", &error)),
+        }
+    }
+
     /// Takes QEMU's copy of the RAM into `out`, and ends QEMU.
     fn truth(
         &mut self,
@@ -552,7 +570,8 @@ impl Guest {
         layout: &Layout,
         out: &Path,
     ) -> Result<Vec<TruthFile>, RunError> {
-        let truth = save_truth(monitor, &layout.ram, out).map_err(doing("saving guest RAM"))?;
+        let truth = save_truth(monitor, &layout.ram, out);
+        let truth = truth.map_err(|error| self.lost("saving guest RAM", &error))?;
         // QEMU may close the monitor before its answer is read.
         let _ = monitor.quit();
         self.qemu.wait(QUIT_MAX);
@@ -564,11 +583,8 @@ impl Guest {
         let Some(mut attacker) = self.attacker.filter(|attacker| attacker.is_due(sent)) else {
             return Ok(());
         };
-        if let Err(error) = attacker.strike(self.monitor()?) {
-            // It may be QEMU that did not survive it: its status is among the last words.
-            self.qemu.wait(GAVE_UP_MAX);
-            return Err(self.error(format!("attacking the NIC: {error}")));
-        }
+        let struck = attacker.strike(self.monitor()?);
+        struck.map_err(|error| self.lost("attacking the NIC", &error))?;
         self.attacker = Some(attacker);
         Ok(())
     }
@@ -588,8 +604,8 @@ impl Guest {
                 Ok(Some(Line::Filled(filled))) => self.untouched.filled.push(filled),
                 Ok(Some(Line::Bench(bench))) => self.bench = Some(bench),
                 Ok(Some(line)) => return Ok(line),
-                Err(_) => {
-                    return Err(self.error(format!("QEMU ended before the guest could {goal}")));
+                Err(closed) => {
+                    return Err(self.lost(&format!("waiting for the guest to {goal}"), &closed));
                 }
             }
         }
@@ -599,7 +615,14 @@ impl Guest {
         self.error(format!("expected {wanted}, got {got:?}"))
     }
 
+    /// QEMU does not answer any more: it may have ended, and its status says why.
+    fn lost(&mut self, what: &str, error: &dyn std::error::Error) -> RunError {
+        self.qemu.wait(GAVE_UP_MAX);
+        self.error(format!("{what}: {error}"))
+    }
+
     fn error(&mut self, what: String) -> RunError {
-        RunError::Guest { what, last_words: self.qemu.last_words() }
+        let last_words = self.qemu.last_words();
+        RunError::Guest { what, last_words, ended: self.qemu.wait(Duration::ZERO) }
     }
 }

@@ -228,10 +228,20 @@ fn matrix(cases: Vec<Case>) -> Tally {
             continue;
         }
         let begin = Instant::now();
-        let result = programs.run(&case, &judges);
-        tally.record(&name, begin.elapsed(), result);
+        match twice(&mut || programs.run(&case, &judges)) {
+            Ok(Some(excuse)) => tally.skip(name, format!("twice in a row {excuse}")),
+            Ok(None) => tally.record(&name, begin.elapsed(), Ok(())),
+            Err(error) => tally.record(&name, begin.elapsed(), Err(error)),
+        }
     }
     tally
+}
+
+/// Runs something, and once more if it shows nothing, which it says why.
+fn twice(run: &mut dyn FnMut() -> Result<Option<String>>) -> Result<Option<String>> {
+    let Some(excuse) = run()? else { return Ok(None) };
+    println!("    {excuse}; once more");
+    run()
 }
 
 /// Programs that look at what came out, as far as they are there.
@@ -326,7 +336,8 @@ impl Programs {
         Ok(())
     }
 
-    fn run(&self, case: &Case, judges: &Judges) -> Result<()> {
+    /// Runs a case and judges it; `Some` with the reason if it shows nothing.
+    fn run(&self, case: &Case, judges: &Judges) -> Result<Option<String>> {
         let out = self.out.join(&case.name);
         // Left from a run that failed.
         let _ = fs::remove_dir_all(&out);
@@ -334,22 +345,46 @@ impl Programs {
         let mut config = RunConfig::new(guest.clone(), qemu.clone(), netdumpd.clone(), out.clone());
         case.configure(&mut config);
         let result = run_guest(&config, &mut |_| {});
+        if let Some(excuse) = case.excuse(&result) {
+            return Ok(Some(excuse));
+        }
         case.judge(&result)
             .map_err(|complaint| anyhow!("{complaint}\nits files are in {}", out.display()))?;
         let Ok(report) = &result else {
-            return fs::remove_dir_all(&out).context("removing the files of a refused boot");
+            fs::remove_dir_all(&out).context("removing the files of a refused boot")?;
+            return Ok(None);
         };
         judges.dump(case, guest, report)?;
         if let Some(capture) = case.capture(report).filter(|_| judges.tshark) {
             tshark::judge(capture, report.outcome.acked_bytes)?;
         }
-        fs::remove_dir_all(&out).context("removing the files of a run that passed")
+        fs::remove_dir_all(&out).context("removing the files of a run that passed")?;
+        Ok(None)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_shows_nothing_is_run_again_and_only_once() {
+        fn bail() -> Result<Option<String>> {
+            Err(anyhow!("it failed"))
+        }
+        let excuse = || Ok(Some("QEMU died".to_owned()));
+        let count = |results: Vec<Result<Option<String>>>| {
+            let mut left = results.into_iter();
+            let result = twice(&mut || left.next().unwrap());
+            (result.map_err(|error| error.to_string()), left.count())
+        };
+        assert_eq!(count(vec![Ok(None), bail()]), (Ok(None), 1));
+        assert_eq!(count(vec![bail(), Ok(None)]), (Err("it failed".into()), 1));
+        assert_eq!(count(vec![excuse(), Ok(None), bail()]), (Ok(None), 1));
+        assert_eq!(count(vec![excuse(), bail(), Ok(None)]), (Err("it failed".into()), 1));
+        let twice = Ok(Some("QEMU died".to_owned()));
+        assert_eq!(count(vec![excuse(), excuse(), Ok(None)]), (twice, 1));
+    }
 
     #[test]
     fn libtest_is_understood() {
