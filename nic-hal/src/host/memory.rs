@@ -97,9 +97,9 @@ impl HostMemory {
     /// Another handle: CPU and device alias on purpose.
     #[allow(unsafe_code)]
     fn view(&self) -> DmaRegion {
-        // SAFETY: the block is never freed, and nothing but regions like this one
-        // touches it, through the same pointer and with volatile accesses. Its
-        // device address leads nowhere but to fakes.
+        // SAFETY: the block is never freed, and nothing touches it but regions like
+        // this one and the copies above, through the same pointer and on one
+        // thread. Its device address leads nowhere but to fakes.
         unsafe { DmaRegion::new(self.base, self.len, self.device) }.expect("a possible address")
     }
 
