@@ -6,14 +6,7 @@ use netsim::link::LinkConfig;
 
 use crate::attack::Attack;
 use crate::matrix::{Case, Expect, PLAIN};
-
-/// One thing that happens.
-struct Row {
-    what: &'static str,
-    /// Whether it is among the runs of a default `cargo xtask test`.
-    is_usual: bool,
-    case: Case,
-}
+use crate::rows::{self, Row};
 
 /// RAM of each, in MiB.
 const MEMORY_MIB: u64 = 32;
@@ -121,31 +114,24 @@ fn rows() -> Vec<Row> {
 
 /// The runs: a covering subset, or all.
 pub(crate) fn cases(full: bool) -> Vec<Case> {
-    rows().into_iter().filter(|row| full || row.is_usual).map(|row| row.case).collect()
+    rows::cases(rows(), full)
 }
 
 /// The rows as docs/reliability.md has them.
 pub fn table() -> String {
-    let mut table =
-        String::from("| what happens | on | what becomes of the dump |\n|---|---|---|\n");
-    for Row { what, case, .. } in rows() {
-        let becomes = match case.expect {
-            Expect::GivesUp(why) => format!("failed, `{why}`, and says what is missing"),
-            Expect::Nested(stage) => {
-                format!("nested: how much was acknowledged, and the stage `{stage}`")
-            }
-            Expect::NestedPanic(stage) => {
-                format!(
-                    "nested: the panic's message, how much was acknowledged, and the stage `{stage}`"
-                )
-            }
-            Expect::Refused(why) => format!("refused at boot: \"{why}\""),
-            _ => "identical".into(),
-        };
-        table +=
-            &format!("| {what} | {}, {} | {becomes} |\n", case.machine.machine, case.machine.nic);
-    }
-    table
+    rows::table(["what happens", "the dump"], &rows(), |case| match case.expect {
+        Expect::GivesUp(why) => format!("failed, `{why}`, and says what is missing"),
+        Expect::Nested(stage) => {
+            format!("nested: how much was acknowledged, and the stage `{stage}`")
+        }
+        Expect::NestedPanic(stage) => {
+            format!(
+                "nested: the panic's message, how much was acknowledged, and the stage `{stage}`"
+            )
+        }
+        Expect::Refused(why) => format!("refused at boot: \"{why}\""),
+        _ => "identical".into(),
+    })
 }
 
 #[cfg(test)]
@@ -154,8 +140,6 @@ mod tests {
 
     #[test]
     fn the_table_in_the_docs_is_this_one() {
-        let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reliability.md");
-        let text = std::fs::read_to_string(docs).unwrap();
-        assert!(text.contains(&table()), "docs/reliability.md should contain:\n{}", table());
+        rows::assert_in_docs(&table());
     }
 }

@@ -30,6 +30,7 @@ pub mod process;
 pub mod qemu;
 pub mod qmp;
 pub mod reach;
+mod rows;
 pub mod run;
 pub mod serial;
 pub mod server;

@@ -12,6 +12,7 @@ use guest::pattern;
 
 use crate::matrix::{Case, Expect, PLAIN};
 use crate::qmp::TruthFile;
+use crate::rows::{self, Row};
 use crate::serial::{Filled, Guard};
 
 const WORD: usize = 8;
@@ -83,14 +84,6 @@ fn saved((start, end): (u64, u64), truth: &[TruthFile]) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; (end - start) as usize];
     File::open(path)?.read_exact_at(&mut bytes, start - range.start)?;
     Ok(bytes)
-}
-
-/// One byte that is written.
-struct Row {
-    what: &'static str,
-    /// Whether it is among the runs of a default `cargo xtask test`.
-    is_usual: bool,
-    case: Case,
 }
 
 fn case(machine: &str, nic: &str, overrun: &str, expect: Expect) -> Case {
@@ -210,23 +203,16 @@ fn rows() -> Vec<Row> {
 
 /// The runs: a covering subset, or all.
 pub(crate) fn cases(full: bool) -> Vec<Case> {
-    rows().into_iter().filter(|row| full || row.is_usual).map(|row| row.case).collect()
+    rows::cases(rows(), full)
 }
 
 /// The rows as docs/reliability.md has them.
 pub fn table() -> String {
-    let mut table =
-        String::from("| a byte is written | on | what becomes of it |\n|---|---|---|\n");
-    for Row { what, case, .. } in rows() {
-        let becomes = match case.expect {
-            Expect::Overrun(guard) => format!("nested: \"in the guard page {guard}\""),
-            Expect::Spoilt(place) => format!("the dump is whole; found afterwards: {place}"),
-            _ => String::new(),
-        };
-        table +=
-            &format!("| {what} | {}, {} | {becomes} |\n", case.machine.machine, case.machine.nic);
-    }
-    table
+    rows::table(["a byte is written", "it"], &rows(), |case| match case.expect {
+        Expect::Overrun(guard) => format!("nested: \"in the guard page {guard}\""),
+        Expect::Spoilt(place) => format!("the dump is whole; found afterwards: {place}"),
+        _ => String::new(),
+    })
 }
 
 #[cfg(test)]
@@ -235,9 +221,7 @@ mod tests {
 
     #[test]
     fn the_table_in_the_docs_is_this_one() {
-        let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reliability.md");
-        let text = std::fs::read_to_string(docs).unwrap();
-        assert!(text.contains(&table()), "docs/reliability.md should contain:\n{}", table());
+        rows::assert_in_docs(&table());
     }
 
     #[test]
