@@ -28,7 +28,7 @@ fn a_reset_that_never_ends() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "a million looks take an interpreter too long")]
+#[cfg_attr(miri, ignore = "so many looks take an interpreter too long")]
 fn a_dead_clock_does_not_hang_the_take_over() {
     struct Stopped;
     impl Clock for Stopped {
@@ -121,7 +121,7 @@ fn a_device_that_resets_itself_is_taken_over_again_once() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "a million polls take an interpreter too long")]
+#[cfg_attr(miri, ignore = "so many polls take an interpreter too long")]
 fn frames_that_are_never_completed() {
     for device in ALL {
         let (fake, mut nic) = running(device);
