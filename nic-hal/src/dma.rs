@@ -27,13 +27,13 @@ pub struct DmaRegion {
 unsafe impl Send for DmaRegion {}
 
 macro_rules! word {
-    ($read:ident, $write:ident, $value:ty, $text:literal) => {
+    ($visible:vis $read:ident, $write:ident, $value:ty, $text:literal) => {
         #[doc = concat!("Reads a little-endian ", $text, " at `offset` in one access.")]
         ///
         /// # Errors
         /// [`BadAccess`] if it is outside the region or misaligned.
         #[allow(unsafe_code)]
-        pub fn $read(&self, offset: usize) -> Result<$value, BadAccess> {
+        $visible fn $read(&self, offset: usize) -> Result<$value, BadAccess> {
             let address = self.aligned(offset, size_of::<$value>())?;
             // SAFETY: inside the region and aligned (just checked). The memory is plain
             // RAM that stays ours and the device's; any bit pattern is a valid integer,
@@ -46,7 +46,7 @@ macro_rules! word {
         /// # Errors
         /// [`BadAccess`] if it is outside the region or misaligned.
         #[allow(unsafe_code)]
-        pub fn $write(&mut self, offset: usize, value: $value) -> Result<(), BadAccess> {
+        $visible fn $write(&mut self, offset: usize, value: $value) -> Result<(), BadAccess> {
             let address = self.aligned(offset, size_of::<$value>())?;
             // SAFETY: inside the region and aligned (just checked); `&mut self` is the
             // only CPU-side writer, and nobody holds a reference into the region.
@@ -139,9 +139,10 @@ impl DmaRegion {
         Some(DmaRegion { base, len, device })
     }
 
-    word!(read_u8, write_u8, u8, "byte");
-    word!(read_le16, write_le16, u16, "16-bit word");
-    word!(read_le32, write_le32, u32, "32-bit word");
+    word!(pub read_u8, write_u8, u8, "byte");
+    word!(pub read_le16, write_le16, u16, "16-bit word");
+    word!(pub read_le32, write_le32, u32, "32-bit word");
+    word!(read_word, write_word, usize, "word of the CPU's width");
 
     /// Reads a little-endian 64-bit word at `offset`, as two 32-bit accesses, low half first.
     ///
@@ -164,30 +165,57 @@ impl DmaRegion {
         self.write_le32(high, (value >> 32) as u32)
     }
 
-    /// Copies `into.len()` bytes out, from `offset` on.
+    /// Copies `into.len()` bytes out, from `offset` on, by whole words where they are aligned.
     ///
     /// # Errors
     /// [`BadAccess`], with nothing copied, if they do not all lie inside.
-    #[allow(unsafe_code)]
+    // Inlined where it is called, the three loops make a crash image 4 KiB larger.
+    #[inline(never)]
     pub fn read_bytes(&self, offset: usize, into: &mut [u8]) -> Result<(), BadAccess> {
         check_bounds(offset, into.len(), self.len)?;
-        let mut from = self.base.as_ptr().wrapping_add(offset);
-        for byte in into {
-            // SAFETY: `from` walks the run checked above. The device may still write
-            // there if it lies about being done; a volatile byte load takes what it finds.
-            *byte = unsafe { from.read_volatile() };
-            from = from.wrapping_add(1);
+        let head = self.until_word(offset).min(into.len());
+        let (head, rest) = into.split_at_mut_checked(head).unwrap_or_default();
+        let (words, tail) = rest.as_chunks_mut();
+        let mut at = offset;
+        for byte in head {
+            *byte = self.read_u8(at)?;
+            at = at.saturating_add(1);
+        }
+        for word in words {
+            *word = self.read_word(at)?.to_le_bytes();
+            at = at.saturating_add(word.len());
+        }
+        for byte in tail {
+            *byte = self.read_u8(at)?;
+            at = at.saturating_add(1);
         }
         Ok(())
     }
 
-    /// Copies `bytes` in, from `offset` on.
+    /// Copies `bytes` in, from `offset` on, by whole words where they are aligned.
     ///
     /// # Errors
     /// [`BadAccess`], with nothing copied, if they would not all lie inside.
+    // As for `read_bytes`.
+    #[inline(never)]
     pub fn write_bytes(&mut self, offset: usize, bytes: &[u8]) -> Result<(), BadAccess> {
         check_bounds(offset, bytes.len(), self.len)?;
-        self.store_all(offset, bytes.iter().copied());
+        let head = self.until_word(offset).min(bytes.len());
+        let (head, rest) = bytes.split_at_checked(head).unwrap_or_default();
+        let (words, tail) = rest.as_chunks();
+        let mut at = offset;
+        for byte in head {
+            self.write_u8(at, *byte)?;
+            at = at.saturating_add(1);
+        }
+        for word in words {
+            self.write_word(at, usize::from_le_bytes(*word))?;
+            at = at.saturating_add(word.len());
+        }
+        for byte in tail {
+            self.write_u8(at, *byte)?;
+            at = at.saturating_add(1);
+        }
         Ok(())
     }
 
@@ -196,22 +224,21 @@ impl DmaRegion {
     /// # Errors
     /// [`BadAccess`], with nothing changed, if they do not all lie inside.
     pub fn zero(&mut self, offset: usize, len: usize) -> Result<(), BadAccess> {
+        const PIECE: usize = 128;
         check_bounds(offset, len, self.len)?;
-        self.store_all(offset, core::iter::repeat_n(0, len));
-        Ok(())
+        let (zeros, mut at) = ([0; PIECE], offset);
+        for _ in 0..len / PIECE {
+            self.write_bytes(at, &zeros)?;
+            at = at.saturating_add(PIECE);
+        }
+        let rest = zeros.get(..len % PIECE).unwrap_or_default();
+        self.write_bytes(at, rest)
     }
 
-    /// Stores `bytes` from `offset` on, as far as the region reaches.
-    #[allow(unsafe_code)]
-    fn store_all(&mut self, offset: usize, bytes: impl Iterator<Item = u8>) {
-        let room = self.len.saturating_sub(offset);
-        let mut to = self.base.as_ptr().wrapping_add(offset);
-        for byte in bytes.take(room) {
-            // SAFETY: at most `room` steps from `offset`, so inside the region, which
-            // only this exclusive borrow writes to.
-            unsafe { to.write_volatile(byte) };
-            to = to.wrapping_add(1);
-        }
+    /// Bytes from `offset` to the next word's boundary.
+    fn until_word(&self, offset: usize) -> usize {
+        self.base.as_ptr().addr().wrapping_add(offset).wrapping_neg()
+            & size_of::<usize>().wrapping_sub(1)
     }
 
     fn aligned(&self, offset: usize, width: usize) -> Result<*mut u8, BadAccess> {
@@ -261,6 +288,41 @@ mod tests {
         let mut seen = [1; 64];
         memory.device_read(DEVICE.0, &mut seen).unwrap();
         assert_eq!(seen, [0; 64]);
+    }
+
+    #[test]
+    fn runs_at_any_offset_change_their_own_bytes_and_no_other() {
+        let pattern: [u8; 64] = core::array::from_fn(|at| 0x80 | at as u8);
+        let memory = HostMemory::leak(64, DEVICE);
+        let mut region = memory.region();
+        let mut seen = [0; 64];
+        for (offset, len) in (0..18).flat_map(|offset| (0..42).map(move |len| (offset, len))) {
+            let end = offset + len;
+            region.zero(0, 64).unwrap();
+            region.write_bytes(offset, &pattern[..len]).unwrap();
+            memory.device_read(DEVICE.0, &mut seen).unwrap();
+            assert_eq!(seen[offset..end], pattern[..len], "{offset} {len}");
+            assert!([&seen[..offset], &seen[end..]].concat().iter().all(|byte| *byte == 0));
+
+            memory.device_write(DEVICE.0, &pattern).unwrap();
+            let mut copy = [0; 42];
+            region.read_bytes(offset, &mut copy[..len]).unwrap();
+            assert_eq!(copy[..len], pattern[offset..end], "{offset} {len}");
+
+            region.zero(offset, len).unwrap();
+            memory.device_read(DEVICE.0, &mut seen).unwrap();
+            assert!(seen[offset..end].iter().all(|byte| *byte == 0), "{offset} {len}");
+            assert_eq!(seen[..offset], pattern[..offset]);
+            assert_eq!(seen[end..], pattern[end..]);
+        }
+        // In more than one piece.
+        let memory = HostMemory::leak(512, DEVICE);
+        memory.device_write(DEVICE.0, &[0xff; 512]).unwrap();
+        memory.region().zero(3, 300).unwrap();
+        let mut seen = [1; 512];
+        memory.device_read(DEVICE.0, &mut seen).unwrap();
+        assert_eq!(seen[3..303], [0; 300]);
+        assert_eq!((&seen[..3], &seen[303..]), (&[0xff; 3][..], &[0xff; 209][..]));
     }
 
     #[test]
