@@ -68,7 +68,7 @@ fn no_transport_touches_its_device_before_the_crash() {
 #[test]
 fn queues_of_every_length() {
     for bus in Bus::ALL {
-        for len in [64, 128, 256, 512, 1024].into_iter().step_by(times(1, 4) as usize) {
+        for len in [64, 128, 256, 512, 1024].into_iter().take(times(5, 1) as usize) {
             // Legacy PCI: that length and no other. Elsewhere: as long as ours.
             let quirks = Quirks { queue_len: [len, len, 64], ..Quirks::on(bus) };
             let sizes = Sizes::new(1024, 128).unwrap().with_legacy(1024).unwrap();

@@ -71,10 +71,10 @@ impl Clock for Wire {
     }
 }
 
-/// Dumps 512 KiB over `fake` with the smallest memory there is.
+/// Dumps half a mebibyte, under Miri three pages, over `fake` with the smallest memory there is.
 fn dump(fake: &FakeW5500, loss_pct: u64) -> (Outcome, Wire, Vec<u8>) {
     let mut rng = Rng::new(7);
-    let truth: Vec<u8> = (0..512 << 10).map(|_| rng.next_u64() as u8).collect();
+    let truth: Vec<u8> = (0..times(512 << 10, 3 << 12)).map(|_| rng.next_u64() as u8).collect();
     let mut ram = Ram::new();
     ram.add(0, truth.clone(), Stability::Frozen);
     let ram = Rc::new(RefCell::new(ram));

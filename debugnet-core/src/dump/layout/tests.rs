@@ -526,11 +526,12 @@ impl FreeBsd<'_> {
 fn the_freebsd_flavour_reads_as_its_format_says() {
     let mut memory = [Region::EMPTY; 8];
     let mut regions = Regions::new(&mut memory);
-    let chunks = [range(0x1000, 0x9_e000), range(0x10_0000, 0x3_0000), range(1 << 32, 0x2000)];
+    let [low, high] = if cfg!(miri) { [0x3000, 0x2000] } else { [0x9_e000, 0x3_0000] };
+    let chunks = [range(0x1000, low), range(0x10_0000, high), range(1 << 32, 0x2000)];
     for chunk in chunks {
         regions.add(chunk).unwrap();
     }
-    regions.mark(range(0x11_0000, 0x1000), Treatment::Volatile).unwrap();
+    regions.mark(range(0x10_1000, 0x1000), Treatment::Volatile).unwrap();
     let mut ram = Ram;
     let mut core = ElfCore::<X86_64, LittleEndian>::freebsd(&mut ram, &mut regions).unwrap();
     let file = File::receive(&mut core, 4096);
