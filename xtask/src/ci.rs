@@ -7,7 +7,7 @@ use qemu_tests::board::{Arch, Guest};
 use crate::cargo::{cargo, metadata};
 use crate::probe::BARE;
 use crate::tally::Tally;
-use crate::{cargo, fuzz, guides, ledger, panic_free, size, test, tools};
+use crate::{cargo, fuzz, guides, ledger, miri, panic_free, size, test, tools};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -55,6 +55,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     tally.check("size", || size::run(&size::Args { write: false }));
     println!("==> fuzz, a few seconds each");
     tally.add(fuzz::smoke()?);
+    tally.add(miri::smoke());
     tally.close()
 }
 

@@ -10,6 +10,7 @@ mod guides;
 mod intake;
 mod layouts;
 mod ledger;
+mod miri;
 mod panic_free;
 mod plot;
 mod probe;
@@ -43,6 +44,8 @@ enum Command {
     Ci(ci::Args),
     /// Look for inputs that break a promise, with a fuzzer.
     Fuzz(fuzz::Args),
+    /// The core and the drivers against their fake devices, under Miri.
+    Miri(miri::Args),
     /// Prove by linking that the crash path cannot panic.
     PanicFree,
     /// Cores of every machine and byte order, judged by readelf and gdb.
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Ci(args) => ci::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Miri(args) => miri::run(&args),
         Command::Layouts => layouts::all().close(),
         Command::PanicFree => panic_free::run(),
         Command::Size(args) => size::run(&args),

@@ -15,7 +15,7 @@ use qemu_tests::run::{RunConfig, RunReport, run as run_guest};
 use qemu_tests::tap;
 
 use crate::tally::Tally;
-use crate::{cargo, debuggers, layouts, tools, tshark};
+use crate::{cargo, debuggers, layouts, miri, tools, tshark};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -43,33 +43,9 @@ pub(crate) fn all(full: bool) -> Result<Tally> {
     tally.add(layouts::all());
     tally.add(matrix(cases(full)));
     if full {
-        miri(&mut tally);
+        tally.add(miri::all());
     }
     Ok(tally)
-}
-
-/// Packages whose unit tests run under Miri. A test that takes it too long says so itself.
-const MIRI: &[&str] = &["debugnet-core", "nic-hal", "nic-virtio", "nic-e1000", "nic-w5500"];
-
-/// The drivers against their fake devices, and what they stand on, under Miri:
-/// no access outside the memory, no undefined behaviour.
-fn miri(tally: &mut Tally) {
-    for package in MIRI {
-        let name = format!("miri {package}");
-        if let Err(error) = tools::miri() {
-            tally.skip(name, format!("{error:#}"));
-            continue;
-        }
-        tally.check(&name, || {
-            let mut command = tools::nightly_cargo();
-            command.args(["miri", "test", "-p", package, "--lib"]);
-            command.env("CARGO_TARGET_DIR", cargo::target_dir()?.join("miri"));
-            // Fake devices have memory that is never freed; proptest asks for its folder.
-            command.env("MIRIFLAGS", "-Zmiri-ignore-leaks -Zmiri-disable-isolation");
-            command.env("PROPTEST_CASES", "1");
-            cargo::run(&mut command)
-        });
-    }
 }
 
 /// `cargo test` of the workspace: unit, simulator, integration and doc tests.

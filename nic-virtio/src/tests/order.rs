@@ -29,7 +29,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(times(64, 2)))]
+    #![proptest_config(ProptestConfig::with_cases(times(64, 1)))]
 
     /// The mark is the largest ticket such that it and all before it are complete.
     #[test]
