@@ -20,7 +20,7 @@ pub(crate) struct Args {
 /// Packages whose unit tests run. A test that takes an interpreter too long is cut, or
 /// ignored with the reason, where it stands. Those that take longest first.
 const PACKAGES: &[&str] = &["nic-virtio", "nic-e1000", "debugnet-core", "nic-w5500", UNSAFE];
-/// Nearly all `unsafe` of the crash path is in this one, and it takes seconds.
+/// All `unsafe` of core and drivers is in this one, and it takes seconds.
 const UNSAFE: &str = "nic-hal";
 
 pub(crate) fn run(args: &Args) -> Result<()> {
