@@ -164,6 +164,18 @@ mod tests {
         assert!((60_000..61_000).contains(&rtt.rto_us()), "{}", rtt.rto_us());
     }
 
+    /// RFC 6298 section 2: the variation begins at half of the first round trip and loses a
+    /// quarter of itself with each sample that is as expected.
+    #[test]
+    fn the_time_out_comes_down_by_quarters() {
+        let mut rtt = Rtt::new();
+        let rtos = [(); 4].map(|()| {
+            rtt.sample(at(1), 200_000);
+            rtt.rto_us()
+        });
+        assert_eq!(rtos, [600_000, 500_000, 425_000, 368_750]);
+    }
+
     #[test]
     fn a_lan_keeps_the_floor() {
         let mut rtt = Rtt::new();

@@ -82,6 +82,38 @@ fn nothing_but_the_heralds_own_ack_opens_the_session() {
 }
 
 #[test]
+fn the_getters_tell_where_the_messages_are() {
+    let mut bench = Bench::established(64, 1);
+    bench.queue(64);
+    assert!(!bench.session.is_idle());
+    assert_eq!((bench.session.queued(), bench.session.unacked()), (64, 0));
+    let first = bench.session.poll_transmit(at(2000)).unwrap();
+    bench.session.replace(first, message(77));
+    let (changed, seqno, tries) = bench.session.message(first).unwrap();
+    assert_eq!((changed.offset, seqno, tries), (77, 2, 0));
+    let sent = bench.transmit(at(2000)).len();
+    assert_eq!((bench.session.queued(), bench.session.unacked()), (64 - sent, sent));
+    assert_eq!(bench.session.window(), 64, "no path has told of itself yet");
+}
+
+#[test]
+fn messages_leave_in_the_order_of_their_numbers() {
+    let mut bench = Bench::established(16, 1);
+    bench.queue(3);
+    let third = bench.session.slots.find(4).unwrap();
+    bench.session.on_sent(at(2000), third, TxTicket(9));
+    assert_eq!((bench.session.queued(), bench.session.counters().transmissions), (3, 1));
+    assert_eq!(bench.transmit(at(2000)), [2, 3, 4]);
+}
+
+#[test]
+fn later_is_what_is_less_than_half_of_all_numbers_ahead() {
+    let half = u32::MAX / 2;
+    assert!(is_after(1, 0) && is_after(0, u32::MAX) && is_after(half - 1, 0));
+    assert!(!is_after(0, 0) && !is_after(0, 1) && !is_after(half, 0) && !is_after(u32::MAX, 0));
+}
+
+#[test]
 fn the_herald_is_repeated_each_second_and_not_sooner() {
     let mut bench = Bench::new(16, 1);
     bench.session.herald(message(0)).unwrap();
