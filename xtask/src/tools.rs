@@ -147,21 +147,23 @@ pub(crate) fn nightly() -> Result<()> {
     if installed() { Ok(()) } else { Err(anyhow!("rustup brought no nightly toolchain")) }
 }
 
-/// Miri and the nightly toolchain that has it, installed first if they are
-/// missing and that is possible. The error says why not.
+/// Miri, its standard library, and the nightly toolchain that has it, installed first if they
+/// are missing and that is possible. The error says why not.
 pub(crate) fn miri() -> Result<()> {
     nightly()?;
-    let installed = || {
-        let output = nightly_cargo().args(["miri", "--version"]).output();
-        output.is_ok_and(|output| output.status.success())
-    };
-    if installed() {
-        return Ok(());
+    let miri = |what| nightly_cargo().args(["miri", what]).stdin(Stdio::null()).output();
+    let installed = || miri("--version").is_ok_and(|output| output.status.success());
+    if !installed() {
+        let add = ["component", "add", "--toolchain", "nightly", "miri", "rust-src"];
+        eprintln!("Miri is missing; installing it: rustup {}", add.join(" "));
+        rustup(&add)?;
+        ensure!(installed(), "this nightly toolchain has no Miri");
     }
-    let add = ["component", "add", "--toolchain", "nightly", "miri", "rust-src"];
-    eprintln!("Miri is missing; installing it: rustup {}", add.join(" "));
-    rustup(&add)?;
-    if installed() { Ok(()) } else { Err(anyhow!("this nightly toolchain has no Miri")) }
+    // Built on first use, from crates that may have to be fetched.
+    let setup = miri("setup").context("running cargo miri setup")?;
+    let message = String::from_utf8_lossy(&setup.stderr);
+    ensure!(setup.status.success(), "Miri has no standard library: {}", message.trim());
+    Ok(())
 }
 
 /// cargo-fuzz and the nightly toolchain that it needs, installed first if they
