@@ -89,27 +89,36 @@ impl<N: Nic> Talk<'_, N> {
         })
     }
 
-    /// Sends one frame that has to arrive, however long the ring is full.
+    /// Sends one frame that has to arrive.
     fn send(
         &mut self,
         kind: Kind,
         header_len: usize,
         segments: &[PhysRange],
     ) -> Result<(), TxError> {
+        self.queue_in_time(kind, header_len, segments, 0)?;
+        self.counts.sent += 1;
+        Ok(())
+    }
+
+    /// Queues a frame, however long the ring is full.
+    fn queue_in_time(
+        &mut self,
+        kind: Kind,
+        header_len: usize,
+        segments: &[PhysRange],
+        hold_ms: u16,
+    ) -> Result<TxTicket, TxError> {
         let mut budget = self.patience();
         loop {
-            match self.queue(kind, header_len, segments, 0) {
-                Ok(_) => {
-                    self.counts.sent += 1;
-                    return Ok(());
-                }
+            match self.queue(kind, header_len, segments, hold_ms) {
                 Err(TxError::Full) if budget.spend(self.clock.now()) => {
                     self.nic.kick();
                     self.nic.poll_tx().map_err(TxError::Device)?;
                     self.receive()?;
                     self.clock.relax();
                 }
-                Err(error) => return Err(error),
+                result => return result,
             }
         }
     }
@@ -222,7 +231,7 @@ impl<N: Nic> Talk<'_, N> {
     /// Asks the network to take nothing for `hold_ms`, and fills the ring until
     /// it does not move any more.
     pub(super) fn get_stuck(&mut self, hold_ms: u16) -> Result<(), TxError> {
-        let last = self.queue(Kind::Hold, FRAME_MIN, &[], hold_ms)?;
+        let last = self.queue_in_time(Kind::Hold, FRAME_MIN, &[], hold_ms)?;
         self.nic.kick();
         self.drain(last)?;
         let end = self.clock.now().after(u64::from(hold_ms) * 250);
