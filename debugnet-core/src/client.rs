@@ -75,7 +75,7 @@ impl<'m> Client<'m> {
         if self.session.server_port().is_some() {
             self.peer.trust();
         } else if self.session.counters().timeouts != timeouts {
-            self.peer.doubt();
+            self.peer.doubt(now);
         }
     }
 

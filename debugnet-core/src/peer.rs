@@ -3,9 +3,10 @@
 //! Resolution asks for the server first, then for the gateway, in turn until
 //! the caller's patience ends. The first reply from either counts. ARP has no
 //! checksum and no proof of its sender, so while the server answers no herald
-//! it is asked for again with each, and another reply may take the first one's
-//! place; once it answers, the next hop is kept for the whole dump. Requests for our own address are answered at any time:
-//! otherwise the server forgets us in mid-dump.
+//! it is asked for again, half a second after each, and another reply may take
+//! the first one's place; once the server answers, the next hop is kept for the
+//! whole dump. Requests for our own address are answered at any time: otherwise
+//! the server forgets us in mid-dump.
 
 mod envelope;
 
@@ -99,6 +100,10 @@ impl Peer {
     /// for its first second still hears the answer to the fourth.
     const WAITS_US: [u64; 4] = [100_000, 200_000, 400_000, 800_000];
 
+    /// So long may the answer to a herald take before its next hop is asked for again: what
+    /// replies to that would take the place of the one that the answer comes through.
+    const DOUBT_US: u64 = 500_000;
+
     pub(crate) fn new(ends: Endpoints) -> Self {
         Self {
             ip: Ipv4Header::udp(ends.client, ends.server, 0),
@@ -174,9 +179,10 @@ impl Peer {
     }
 
     /// The next hop was of no use so far: one more request, and its answer counts.
-    pub(crate) fn doubt(&mut self) {
+    pub(crate) fn doubt(&mut self, now: Instant) {
         self.in_doubt = true;
         self.asks = true;
+        self.ask_at = now.after(Self::DOUBT_US);
     }
 
     /// The next hop leads to the server.
@@ -247,7 +253,11 @@ impl Peer {
             {
                 let mac = packet.sender_mac;
                 let received = match self.next_hop {
-                    None => Received::Resolved(mac),
+                    None => {
+                        // In doubt, who was asked last is asked first: a round of four begins.
+                        self.asked = 8 | self.asked.wrapping_sub(1) & 4;
+                        Received::Resolved(mac)
+                    }
                     Some(known) if self.in_doubt && known != mac => Received::Moved(mac),
                     Some(_) => return None,
                 };

@@ -43,8 +43,9 @@ pub struct Host {
     pub mac: MacAddr,
     /// Its IPv4 address.
     pub ip: Ipv4Addr,
-    /// Other addresses it answers ARP for, as a router does.
-    pub proxies: Vec<Ipv4Addr>,
+    /// Other addresses it answers ARP for, and the station it says is theirs: a router its own,
+    /// which passes on what is for `ip`; any other drops all it gets.
+    pub proxies: Vec<(Ipv4Addr, MacAddr)>,
     /// It does not answer ARP for its own address, as a host behind a router.
     pub is_silent: bool,
     /// ARP replies it got.
@@ -155,14 +156,15 @@ impl Host {
         if operation == ArpOperation::Reply {
             self.arp_replies += 1;
         }
-        let own = target_protocol_addr == self.ip && !self.is_silent;
-        let ours = own || self.proxies.contains(&target_protocol_addr);
-        if operation != ArpOperation::Request || !ours {
+        let own = (!self.is_silent).then_some((self.ip, self.mac));
+        let mut answers = own.into_iter().chain(self.proxies.iter().copied());
+        let answer = answers.find(|(ip, _)| *ip == target_protocol_addr);
+        let Some((ip, mac)) = answer.filter(|_| operation == ArpOperation::Request) else {
             return Input::Dropped;
-        }
+        };
         Input::Reply(self.arp_frame(
             ArpOperation::Reply,
-            target_protocol_addr,
+            (mac, ip),
             (source_hardware_addr, source_protocol_addr),
             source_hardware_addr,
         ))
@@ -171,14 +173,14 @@ impl Host {
     fn arp_frame(
         &self,
         operation: ArpOperation,
-        sender: Ipv4Addr,
+        sender: (MacAddr, Ipv4Addr),
         target: (EthernetAddress, Ipv4Addr),
         to: EthernetAddress,
     ) -> Vec<u8> {
         let repr = ArpRepr::EthernetIpv4 {
             operation,
-            source_hardware_addr: EthernetAddress(self.mac.0),
-            source_protocol_addr: sender,
+            source_hardware_addr: EthernetAddress(sender.0.0),
+            source_protocol_addr: sender.1,
             target_hardware_addr: target.0,
             target_protocol_addr: target.1,
         };
@@ -191,7 +193,7 @@ impl Host {
     pub fn ask_for(&self, ip: Ipv4Addr) -> Vec<u8> {
         self.arp_frame(
             ArpOperation::Request,
-            self.ip,
+            (self.mac, self.ip),
             (EthernetAddress([0; 6]), ip),
             EthernetAddress::BROADCAST,
         )

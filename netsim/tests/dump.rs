@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 
 use common::{assert_identical, assert_same, lossy, random_ram, replayable, world, world_of};
 use debugnet_core::Config;
+use debugnet_core::addr::MacAddr;
 use debugnet_core::dump::{DumpInfo, FailureKind, Verdict};
 use debugnet_core::observer::{Event, Trace};
 use debugnet_core::progress::Stage;
@@ -157,7 +158,8 @@ fn the_gateway_is_taken_when_the_server_does_not_answer() {
         let server = Ipv4Addr::new(192, 0, 2, 9);
         world.borrow_mut().host.ip = server;
         world.borrow_mut().host.is_silent = true;
-        world.borrow_mut().host.proxies = vec![GATEWAY_IP];
+        let mac = world.borrow().host.mac;
+        world.borrow_mut().host.proxies = vec![(GATEWAY_IP, mac)];
         let mut machine = Machine::new(random_ram(30_000, 1));
         let text = format!("server={server} client={CLIENT_IP} gateway={gateway}");
         machine.config = Config::parse(&text).unwrap();
@@ -174,6 +176,30 @@ fn the_gateway_is_taken_when_the_server_does_not_answer() {
     let text = format!("server={SERVER_IP} client={CLIENT_IP} gateway={SERVER_IP}");
     machine.config = Config::parse(&text).unwrap();
     assert_eq!(machine.crash(&world).failure.unwrap().kind, FailureKind::NoNextHop);
+}
+
+/// The server replies to the last request of its round only, the first herald is lost, and a
+/// gateway that leads nowhere replies at once: the second herald's answer is not taken for one
+/// that came through it.
+#[test]
+fn a_gateway_asked_in_doubt_does_not_take_the_dump_away() {
+    let world = world(&lossy(0.0), 1);
+    let began = world.borrow().now();
+    let mut far_end = world.borrow_mut();
+    far_end.host.proxies = vec![(GATEWAY_IP, MacAddr([2, 0, 0, 0, 0, 3]))];
+    far_end.host.is_silent = true;
+    far_end.server.is_dead = true;
+    far_end.at(began.after(600_000), Box::new(|world| world.host.is_silent = false));
+    far_end.at(began.after(1_200_000), Box::new(|world| world.server.is_dead = false));
+    drop(far_end);
+    let mut machine = Machine::new(random_ram(300_000, 1));
+    let text = format!("server={SERVER_IP} client={CLIENT_IP} gateway={GATEWAY_IP}");
+    machine.config = Config::parse(&text).unwrap();
+    let mut trace = Trace::<1024>::new();
+    let outcome = machine.crash_with(&world, None, &mut trace, &DumpInfo::default());
+    assert_identical(&machine, &world, &outcome);
+    let hops = trace.events().filter(|(_, event)| matches!(event, Event::Resolved(_))).count();
+    assert_eq!((hops, outcome.retransmits), (1, 1), "one herald was lost");
 }
 
 #[test]

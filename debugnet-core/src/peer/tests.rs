@@ -94,7 +94,9 @@ fn a_next_hop_in_doubt_is_asked_for_again() {
     assert_eq!(peer.handle_frame(&reply(other)), Received::Resolved(other));
     let later = Instant::from_micros(1_000_000);
     assert_eq!(ask(&mut peer, later), None, "it is known");
-    peer.doubt();
+    peer.doubt(later);
+    assert_eq!(ask(&mut peer, later), None, "the herald's answer is given its time");
+    let later = later.after(500_000);
     assert_eq!(ask(&mut peer, later), Some(SERVER));
     assert_eq!(ask(&mut peer, later.after(10_000_000)), None, "once");
     assert_eq!(peer.handle_frame(&reply(other)), Received::Ignored, "nothing new");
@@ -102,6 +104,29 @@ fn a_next_hop_in_doubt_is_asked_for_again() {
     peer.trust();
     assert_eq!(peer.handle_frame(&reply(other)), Received::Ignored, "the server was heard");
     assert_eq!(peer.next_hop(), Some(SERVER_MAC));
+}
+
+#[test]
+fn in_doubt_who_replied_is_asked_first() {
+    for (first, second, mac) in [(SERVER, GATEWAY, SERVER_MAC), (GATEWAY, SERVER, GATEWAY_MAC)] {
+        let mut peer = Peer::new(ends(Some(GATEWAY)));
+        let mut now = Instant::ZERO;
+        // The reply comes after the last request of a round.
+        for _ in 0..if first == SERVER { 4 } else { 8 } {
+            now = now.after(1_000_000);
+            ask(&mut peer, now).unwrap();
+        }
+        let reply = arp(arp::REPLY, (mac, first), CLIENT, OWN);
+        assert_eq!(peer.handle_frame(&reply), Received::Resolved(mac));
+        let asked = [(); 9].map(|()| {
+            peer.doubt(now);
+            now = now.after(1_000_000);
+            ask(&mut peer, now).unwrap()
+        });
+        assert_eq!(asked[..4], [first; 4]);
+        assert_eq!(asked[4..8], [second; 4]);
+        assert_eq!(asked[8], first);
+    }
 }
 
 #[test]
