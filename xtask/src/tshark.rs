@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use debugnet_core::wire::debugnet::NETDUMP_CLIENT_PORT;
 
 /// Frames of QEMU's first NIC.
 const GUEST: &str = "eth.src == 52:54:00:12:34:56";
@@ -32,7 +33,10 @@ pub(crate) fn judge(capture: &Path, acked_bytes: u64) -> Result<()> {
 
 /// Numbers of the frames a filter passes.
 fn matching(capture: &Path, filter: &str) -> Result<Vec<String>> {
+    // What RAM holds may look like a damaged message of any protocol: it is data.
+    let as_data = format!("udp.port=={NETDUMP_CLIENT_PORT},data");
     let output = Command::new("tshark")
+        .args(["-d", &as_data])
         .args(["-o", "udp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE"])
         .args(["-T", "fields", "-e", "frame.number", "-Y", filter, "-r"])
         .arg(capture)
