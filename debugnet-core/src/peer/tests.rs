@@ -107,7 +107,7 @@ fn a_next_hop_in_doubt_is_asked_for_again() {
 }
 
 #[test]
-fn in_doubt_who_replied_is_asked_first() {
+fn in_doubt_who_was_asked_last_is_asked_first() {
     for (first, second, mac) in [(SERVER, GATEWAY, SERVER_MAC), (GATEWAY, SERVER, GATEWAY_MAC)] {
         let mut peer = Peer::new(ends(Some(GATEWAY)));
         let mut now = Instant::ZERO;
