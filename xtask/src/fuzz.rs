@@ -1,7 +1,10 @@
 //! `cargo xtask fuzz`: the targets of `fuzz/`, by cargo-fuzz.
 
+use std::collections::VecDeque;
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -26,6 +29,8 @@ const SMOKE_S: u64 = 4;
 /// One input that takes longer hangs. Generous: the machine may be busy.
 const HANG_S: u64 = 60;
 const MEMORY_MAX_MIB: u64 = 2048;
+/// Lines of a run that failed that are told again.
+const LAST_LINES: usize = 30;
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let all = targets()?;
@@ -98,10 +103,73 @@ fn fuzz_one(target: &str, seconds: u64) -> Result<()> {
         "-verbosity=0".into(),
         "-print_final_stats=1".into(),
     ]);
-    cargo::run(&mut command).with_context(|| {
+    without_dictionary(&mut command).with_context(|| {
         format!(
             "the input is in fuzz/artifacts/{target}; with its cure, add it to {}",
             kept.display()
         )
     })
+}
+
+/// Runs `command` with its output shown, but for the dictionary of a hundred words and more
+/// that the fuzzer's library ends with, whether asked or not.
+fn without_dictionary(command: &mut Command) -> Result<()> {
+    let shown = cargo::show(command);
+    let mut child =
+        command.stderr(Stdio::piped()).spawn().with_context(|| format!("running {shown}"))?;
+    let mut stderr = BufReader::new(child.stderr.take().context("no pipe")?);
+    let (mut line, mut is_inside) = (Vec::new(), false);
+    let mut last = VecDeque::new();
+    // Words may be no UTF-8.
+    while stderr.read_until(b'\n', &mut line).context("reading what the fuzzer says")? > 0 {
+        if is_shown(&line, &mut is_inside) {
+            let text = String::from_utf8_lossy(&line);
+            eprint!("{text}");
+            last.push_back(text.into_owned());
+            if last.len() > LAST_LINES {
+                last.pop_front();
+            }
+        }
+        line.clear();
+    }
+    let status = child.wait().with_context(|| format!("waiting for {shown}"))?;
+    ensure!(
+        status.success(),
+        "`{shown}` failed: {status}\n{}",
+        last.into_iter().collect::<String>()
+    );
+    Ok(())
+}
+
+fn is_shown(line: &[u8], is_inside: &mut bool) -> bool {
+    match line {
+        b"###### Recommended dictionary. ######\n" => *is_inside = true,
+        b"###### End of recommended dictionary. ######\n" => {
+            *is_inside = false;
+            return false;
+        }
+        _ => {}
+    }
+    !*is_inside
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_dictionary_is_left_out() {
+        let mut is_inside = false;
+        let shown: Vec<&str> = [
+            "INFO: seed\n",
+            "###### Recommended dictionary. ######\n",
+            "\"x\" # Uses: 1\n",
+            "###### End of recommended dictionary. ######\n",
+            "stat::peak_rss_mb: 96\n",
+        ]
+        .into_iter()
+        .filter(|line| is_shown(line.as_bytes(), &mut is_inside))
+        .collect();
+        assert_eq!(shown, ["INFO: seed\n", "stat::peak_rss_mb: 96\n"]);
+    }
 }

@@ -29,7 +29,7 @@ pub(crate) fn all() -> Tally {
         Ok(dir) => dir,
         Err(error) => {
             println!("{error:#}");
-            tally.fail("layouts: writing cores");
+            tally.fail("layouts: writing cores", format!("{error:#}"));
             return tally;
         }
     };

@@ -58,42 +58,77 @@ fn host_tests(full: bool) -> Result<Tally> {
     println!("==> {}", cargo::show(&command));
     let mut child = command.stdout(Stdio::piped()).spawn().context("running cargo test")?;
     let stdout = child.stdout.take().context("no pipe")?;
-    let mut tally = Tally::default();
-    let (mut failed, mut named) = (0, 0);
+    let mut reader = Libtest::default();
     for line in BufReader::new(stdout).lines() {
         let line = line.context("reading the output of cargo test")?;
         println!("{line}");
-        match Line::parse(&line) {
-            Some(Line::Summary { passed, failed: more }) => {
-                tally.passed += passed;
-                failed += more;
-            }
-            Some(Line::Failed(name)) => {
-                named += 1;
-                tally.fail(name);
-            }
-            Some(Line::Ignored { name, reason }) => tally.skip(name, reason),
-            None => {}
-        }
+        reader.read(&line);
     }
     let status = child.wait().context("waiting for cargo test")?;
-    // Another line may have come between a name and its result.
-    for _ in named..failed {
-        tally.fail("a test without a line of its own: see above");
-    }
-    if !status.success() && failed == 0 {
+    if !status.success() && reader.failed == 0 {
         // Not a test: something does not build, or a test program died.
-        tally.fail(format!("cargo test: {status}"));
+        reader.tally.fail(format!("cargo test: {status}"), "");
     }
-    Ok(tally)
+    Ok(reader.tally)
+}
+
+/// Reads what test programs print, one after another.
+#[derive(Default)]
+struct Libtest {
+    tally: Tally,
+    failed: u64,
+    /// Tests of this program that failed, with their output.
+    outputs: Vec<(String, String)>,
+    /// Whether a line belongs to the last of them.
+    is_open: bool,
+}
+
+impl Libtest {
+    fn read(&mut self, line: &str) {
+        match Line::parse(line) {
+            Some(Line::Output(name)) => {
+                self.outputs.push((name.to_owned(), String::new()));
+                self.is_open = true;
+            }
+            Some(Line::Failures) => self.is_open = false,
+            Some(Line::Ignored { name, reason }) => self.tally.skip(name, reason),
+            Some(Line::Summary { passed, failed }) => {
+                self.is_open = false;
+                self.tally.passed += passed;
+                self.failed += failed;
+                let shown = self.outputs.len() as u64;
+                for (name, output) in self.outputs.drain(..) {
+                    self.tally.fail(name, output);
+                }
+                for _ in shown..failed {
+                    self.tally.fail("a test without output: see above", "");
+                }
+            }
+            None => {
+                if let Some((_, output)) = self.outputs.last_mut().filter(|_| self.is_open) {
+                    *output += line;
+                    output.push('\n');
+                }
+            }
+        }
+    }
 }
 
 /// What libtest prints.
 #[derive(Debug, PartialEq)]
 enum Line<'a> {
-    Summary { passed: u64, failed: u64 },
-    Failed(&'a str),
-    Ignored { name: &'a str, reason: &'a str },
+    Summary {
+        passed: u64,
+        failed: u64,
+    },
+    /// The output of a test that failed follows.
+    Output(&'a str),
+    /// Stands before the output of those that failed, and again before their names.
+    Failures,
+    Ignored {
+        name: &'a str,
+        reason: &'a str,
+    },
 }
 
 impl<'a> Line<'a> {
@@ -113,10 +148,15 @@ impl<'a> Line<'a> {
         {
             return Some(Self::Ignored { name, reason });
         }
-        let (name, result) = line.strip_prefix("test ")?.rsplit_once(" ... ")?;
-        if result == "FAILED" {
-            return Some(Self::Failed(name));
+        if let Some(name) =
+            line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----"))
+        {
+            return Some(Self::Output(name));
         }
+        if line == "failures:" {
+            return Some(Self::Failures);
+        }
+        let (name, result) = line.strip_prefix("test ")?.rsplit_once(" ... ")?;
         let reason = result.strip_prefix("ignored")?.trim_start_matches(", ");
         let reason = if reason.is_empty() { "marked as ignored" } else { reason };
         Some(Self::Ignored { name, reason })
@@ -132,7 +172,7 @@ fn matrix(cases: Vec<Case>) -> Tally {
     for case in cases {
         let name = format!("qemu {}", case.name);
         let Some((guest, emulator)) = case.needs() else {
-            tally.fail(format!("{name}: no such machine"));
+            tally.fail(name, "no such machine");
             continue;
         };
         let (mapping, client) = (case.machine.mapping.clone(), case.machine.client.clone());
@@ -145,7 +185,7 @@ fn matrix(cases: Vec<Case>) -> Tally {
             }
             Err(Missing::Build(why)) => {
                 println!("{name}: {why}");
-                tally.fail(format!("{name}: it does not build"));
+                tally.fail(name, format!("it does not build: {why}"));
                 continue;
             }
         };
@@ -313,6 +353,34 @@ mod tests {
     }
 
     #[test]
+    fn a_failed_test_is_told_with_its_output() {
+        let mut reader = Libtest::default();
+        for line in [
+            "test a::b ... FAILED",
+            "failures:",
+            "",
+            "---- a::b stdout ----",
+            "panicked at a.rs:1",
+            "---- src/a.rs - c (line 3) stdout ----",
+            "left: 1",
+            "",
+            "failures:",
+            "    a::b",
+            "test result: FAILED. 12 passed; 3 failed; 1 ignored; finished in 0.4s",
+            "test result: ok. 5 passed; 0 failed; 1 ignored; finished in 0.4s",
+        ] {
+            reader.read(line);
+        }
+        assert_eq!(reader.failed, 3);
+        let summary = reader.tally.summary();
+        assert_eq!(
+            summary,
+            "failed: a::b\n    panicked at a.rs:1\nfailed: src/a.rs - c (line 3)\n    left: 1\n\
+             failed: a test without output: see above\n17 passed, 3 failed, 0 skipped\n"
+        );
+    }
+
+    #[test]
     fn libtest_is_understood() {
         assert_eq!(
             Line::parse(
@@ -320,7 +388,8 @@ mod tests {
             ),
             Some(Line::Summary { passed: 12, failed: 3 })
         );
-        assert_eq!(Line::parse("test a::b ... FAILED"), Some(Line::Failed("a::b")));
+        assert_eq!(Line::parse("---- a::b stdout ----"), Some(Line::Output("a::b")));
+        assert_eq!(Line::parse("failures:"), Some(Line::Failures));
         assert_eq!(
             Line::parse("test a::b ... ignored, takes an hour"),
             Some(Line::Ignored { name: "a::b", reason: "takes an hour" })
