@@ -1,7 +1,7 @@
 //! The state a device is left in by a kernel that dies at the wrong moment.
 
 use debugnet_core::addr::PhysAddr;
-use debugnet_core::nic::{Nic, Start};
+use debugnet_core::nic::{Nic, Start, TxTicket};
 use guest::cmdline::Left;
 use nic_hal::pci_types::{ConfigRegionAccess, PciAddress};
 use nic_hal::{Bar, Mmio, PciFunction, Registers};
@@ -25,23 +25,26 @@ const D3_HOT: u32 = 3;
 const MSI_X: u8 = 0x11;
 const MSI_X_ENABLE: u32 = 1 << 31;
 
-/// Does to the device what `left` says. The live driver's rings are at `memory`, and it
-/// took `bringup_steps` steps to bring the device up.
+/// Does to the device what `left` says. The live driver's rings are at `memory`, the last frame
+/// that it gave to the device has the ticket `last`, and it took `bringup_steps` steps to bring
+/// the device up.
 pub(super) fn leave(
     left: &Left,
     device: Device,
     talk: &mut Talk<'_, Driver>,
     memory: PhysAddr,
+    mut last: TxTicket,
     bringup_steps: u32,
 ) {
     let pci = || {
         let address = device.pci_address();
         address.unwrap_or_else(|| fatal(format_args!("left: {device} is not on a PCI bus")))
     };
-    if left.stuck
-        && let Err(error) = talk.get_stuck(HOLD_MS)
-    {
-        fatal(format_args!("left=stuck: {error:?}"));
+    if left.stuck {
+        match talk.get_stuck(HOLD_MS) {
+            Ok(ticket) => last = ticket,
+            Err(error) => fatal(format_args!("left=stuck: {error:?}")),
+        }
     }
     if left.msi_x {
         set_capability(pci(), MSI_X, 0, MSI_X_ENABLE);
@@ -70,6 +73,12 @@ pub(super) fn leave(
         }
     }
     if left.garbage {
+        // A frame that is overwritten while a slow device reads it goes out as nonsense, which
+        // would be held against the dump. A device that is deaf by now reads nothing.
+        let is_deaf = left.pending || left.bus_off || left.undecoded || left.stopped || left.half;
+        if !is_deaf && let Err(error) = talk.drain(last) {
+            fatal(format_args!("left=garbage: {error:?}"));
+        }
         overwrite(memory);
         if let Device::Intel(_) = device {
             intel_registers(device).set(&intel_garbage(memory));

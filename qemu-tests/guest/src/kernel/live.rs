@@ -166,9 +166,9 @@ impl LiveNic {
         let mut guard = DRIVER.lock();
         let (Some(driver), Some(device)) = (guard.as_mut(), self.device) else { return };
         let mut talk = Talk { nic: driver, clock, counts: &mut self.counts };
-        talk.doom(HALF_A_RING);
+        let last = talk.doom(HALF_A_RING);
         talk.nic.kick();
-        left::leave(&options.left, device, &mut talk, self.memory, self.bringup_steps);
+        left::leave(&options.left, device, &mut talk, self.memory, last, self.bringup_steps);
         // Queued, and the device not told.
         talk.doom(3);
     }

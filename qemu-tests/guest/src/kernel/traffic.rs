@@ -144,7 +144,7 @@ impl<N: Nic> Talk<'_, N> {
     }
 
     /// Waits until every frame has left the device.
-    fn drain(&mut self, last: TxTicket) -> Result<(), TxError> {
+    pub(super) fn drain(&mut self, last: TxTicket) -> Result<(), TxError> {
         let mut budget = self.patience();
         while self.nic.poll_tx().map_err(TxError::Device)? < last {
             if !budget.spend(self.clock.now()) {
@@ -229,20 +229,20 @@ impl<N: Nic> Talk<'_, N> {
     }
 
     /// Asks the network to take nothing for `hold_ms`, and fills the ring until
-    /// it does not move any more.
-    pub(super) fn get_stuck(&mut self, hold_ms: u16) -> Result<(), TxError> {
-        let last = self.queue_in_time(Kind::Hold, FRAME_MIN, &[], hold_ms)?;
+    /// it does not move any more. The last ticket.
+    pub(super) fn get_stuck(&mut self, hold_ms: u16) -> Result<TxTicket, TxError> {
+        let mut last = self.queue_in_time(Kind::Hold, FRAME_MIN, &[], hold_ms)?;
         self.nic.kick();
         self.drain(last)?;
         let end = self.clock.now().after(u64::from(hold_ms) * 250);
         let mut budget = Budget::new(end, LOOKS_MAX);
         while budget.spend(self.clock.now()) {
-            self.doom(u64::MAX);
+            last = last.max(self.doom(u64::MAX));
             self.nic.kick();
             self.nic.poll_tx().map_err(TxError::Device)?;
             self.clock.relax();
         }
-        Ok(())
+        Ok(last)
     }
 
     /// Measures both rates over `mib` MiB each of `ram`, which does not change.
