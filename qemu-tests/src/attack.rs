@@ -46,21 +46,16 @@ pub struct Attacker {
 }
 
 impl Attacker {
-    /// An attack on the dump of `total` bytes of RAM.
+    /// An attack on the dump of `total` bytes of RAM, whose blows fall at even shares of it.
     pub fn new(attack: Attack, total: u64) -> Self {
         Self { attack, total, done: 0 }
     }
 
-    /// Whether it is time for the next blow, now that `sent` bytes were sent.
-    pub fn is_due(&self, sent: u64) -> bool {
-        let blows = if let Attack::Flap(times) = self.attack { times } else { 1 };
+    /// How many bytes are sent when it is time for the next blow; `None` if all of them fell.
+    pub fn due(&self) -> Option<u64> {
+        let blows = u64::from(if let Attack::Flap(times) = self.attack { times } else { 1 });
         let next = u64::from(self.done) + 1;
-        next <= u64::from(blows) && sent >= self.total * next / (u64::from(blows) + 1)
-    }
-
-    /// Whether all of it was done.
-    pub fn is_done(&self) -> bool {
-        !self.is_due(u64::MAX)
+        (next <= blows).then(|| self.total * next / (blows + 1))
     }
 
     /// Strikes.
@@ -155,10 +150,10 @@ mod tests {
     #[test]
     fn blows_fall_at_even_shares() {
         let mut attacker = Attacker::new(Attack::Flap(3), 400);
-        assert!(!attacker.is_due(99) && attacker.is_due(100));
+        assert_eq!(attacker.due(), Some(100));
         attacker.done = 2;
-        assert!(!attacker.is_due(299) && attacker.is_due(300) && !attacker.is_done());
+        assert_eq!(attacker.due(), Some(300));
         attacker.done = 3;
-        assert!(attacker.is_done());
+        assert_eq!(attacker.due(), None);
     }
 }

@@ -15,7 +15,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -108,6 +108,7 @@ struct Shared {
     stop: AtomicBool,
     link_up: AtomicBool,
     noise_per_s: AtomicU32,
+    hold_at: AtomicU64,
     stats: Mutex<Stats>,
 }
 
@@ -125,6 +126,7 @@ impl Gateway {
             stop: AtomicBool::new(false),
             link_up: AtomicBool::new(true),
             noise_per_s: AtomicU32::new(config.noise_per_s),
+            hold_at: AtomicU64::new(u64::MAX),
             stats: Mutex::default(),
         });
         let its_shared = Arc::clone(&shared);
@@ -143,6 +145,13 @@ impl Gateway {
     /// Sends `per_s` broadcast frames a second to the guest from now on.
     pub fn set_noise(&self, per_s: u32) {
         self.shared.noise_per_s.store(per_s, Ordering::Relaxed);
+    }
+
+    /// Leaves the guest's frames where they are from when it has sent so many bytes of data,
+    /// until another number is given: nothing that is to happen in the middle of a dump can
+    /// come too late.
+    pub fn hold_at(&self, data_bytes: u64) {
+        self.shared.hold_at.store(data_bytes, Ordering::Relaxed);
     }
 
     /// Cuts the link in both directions, or joins it again.

@@ -301,6 +301,12 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
     })
     .map_err(doing("starting the gateway"))?;
 
+    let memory_len = config.machine.memory_len();
+    let attacker = config.attack.map(|attack| Attacker::new(attack, memory_len));
+    let mut kill_at = config.kill_server_at.map(|share| (memory_len as f64 * share) as u64);
+    let next_blow = attacker.and_then(|attacker| attacker.due());
+    gateway.hold_at(kill_at.into_iter().chain(next_blow).min().unwrap_or(u64::MAX));
+
     progress(Progress::Booting);
     let paths = Paths {
         guest: config.guest.clone(),
@@ -326,9 +332,9 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
         link_is_up: true,
         untouched: Untouched::default(),
         bench: None,
-        attacker: None,
+        attacker,
     };
-    let (ready, layout) = guest.boot(config.machine.memory_len())?;
+    let (ready, layout) = guest.boot(memory_len)?;
     let Machine { image, redact, .. } = &config.machine;
     if ready.image != *image || layout.redacted.is_empty() == *redact {
         let (got, kept) = (&ready.image, &layout.redacted);
@@ -342,19 +348,18 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
     let crash = guest.crash()?;
     guest.mend_link()?;
     let total = layout.ram_len();
-    let kill_at = config.kill_server_at.map_or(u64::MAX, |share| (total as f64 * share) as u64);
-    let mut is_killed = false;
-    guest.attacker = config.attack.map(|attack| Attacker::new(attack, total));
-    let outcome = guest.outcome(&mut || {
+    let outcome = guest.outcome(&mut |next_blow| {
         let sent = gateway.stats().traffic.data_bytes;
         progress(Progress::Dumping { sent, total });
-        if sent >= kill_at && !std::mem::replace(&mut is_killed, true) {
+        if kill_at.is_some_and(|kill_at| sent >= kill_at) {
             server.kill();
+            kill_at = None;
         }
+        gateway.hold_at(kill_at.into_iter().chain(next_blow).min().unwrap_or(u64::MAX));
         sent
     })?;
-    if guest.attacker.is_some_and(|attacker| !attacker.is_done()) {
-        return Err(guest.error("the dump was over before it was attacked".into()));
+    if kill_at.is_some() || guest.attacker.is_some_and(|attacker| attacker.due().is_some()) {
+        return Err(guest.error("the dump was over before its middle".into()));
     }
 
     progress(Progress::Closing);
@@ -364,7 +369,11 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
 
     progress(Progress::Comparing);
     // A guest that fell twice leaves QEMU, and there is no truth to be had.
-    let ended = if gave_up { guest.qemu.wait(GAVE_UP_MAX) } else { None };
+    let ended = match outcome.result {
+        OutcomeKind::Nested => guest.qemu.wait(QUIT_MAX),
+        _ if gave_up => guest.qemu.wait(GAVE_UP_MAX),
+        _ => None,
+    };
     let mut monitor = if ended.is_some() { None } else { Some(guest.stop()?) };
     // Noise has hit the NIC to the end; from here on a full socket means nothing.
     let stats = gateway.finish().map_err(doing("running the gateway"))?;
@@ -400,7 +409,7 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
     let leak_at = leak_at.map_err(doing("looking for what was kept out"))?.flatten();
     let look = untouched.look(&truth).map_err(doing("looking at the guard pages"))?;
     let used_bytes = used_bytes(&truth).map_err(doing("counting pages in use"))?;
-    if is_killed || gave_up && vmcore.is_none() {
+    if config.kill_server_at.is_some() || gave_up && vmcore.is_none() {
         vmcore = left_behind(&out).map_err(doing("looking for what the server left"))?;
     }
     let logged = defmt_log.map(|log| defmt_log::read(&config.guest, &log)).transpose();
@@ -493,6 +502,9 @@ struct Guest {
     attacker: Option<Attacker>,
 }
 
+/// Is told at how many bytes of the image the next blow falls, and tells how many were sent.
+type Tick<'a> = dyn FnMut(Option<u64>) -> u64 + 'a;
+
 impl Guest {
     fn monitor(&mut self) -> Result<&mut Monitor, RunError> {
         let monitor = match self.monitor.take() {
@@ -522,7 +534,7 @@ impl Guest {
     }
 
     fn boot(&mut self, memory_len: u64) -> Result<(Ready, Layout), RunError> {
-        match self.next("boot", &mut || 0)? {
+        match self.next("boot", &mut |_| 0)? {
             Line::Ready(ready) => {
                 let layout = Layout {
                     ram: ready.ram_ranges(),
@@ -538,13 +550,13 @@ impl Guest {
     }
 
     fn crash(&mut self) -> Result<Value, RunError> {
-        match self.next("die", &mut || 0)? {
+        match self.next("die", &mut |_| 0)? {
             Line::Crash(crash) => Ok(crash),
             other => Err(self.unexpected("GUEST-CRASH", &other)),
         }
     }
 
-    fn outcome(&mut self, tick: &mut dyn FnMut() -> u64) -> Result<Outcome, RunError> {
+    fn outcome(&mut self, tick: &mut Tick<'_>) -> Result<Outcome, RunError> {
         match self.next("finish its dump", tick)? {
             Line::Outcome(outcome) => Ok(outcome),
             other => Err(self.unexpected("GUEST-OUTCOME", &other)),
@@ -580,19 +592,18 @@ impl Guest {
 
     /// Strikes if it is time to, when `sent` bytes of the image were sent.
     fn attack(&mut self, sent: u64) -> Result<(), RunError> {
-        let Some(mut attacker) = self.attacker.filter(|attacker| attacker.is_due(sent)) else {
-            return Ok(());
-        };
+        let is_due = |attacker: &Attacker| attacker.due().is_some_and(|due| sent >= due);
+        let Some(mut attacker) = self.attacker.filter(is_due) else { return Ok(()) };
         let struck = attacker.strike(self.monitor()?);
         struck.map_err(|error| self.lost("attacking the NIC", &error))?;
         self.attacker = Some(attacker);
         Ok(())
     }
 
-    /// The next tagged line; `tick` tells how many bytes of the image were sent.
-    fn next(&mut self, goal: &str, tick: &mut dyn FnMut() -> u64) -> Result<Line, RunError> {
+    /// The next tagged line.
+    fn next(&mut self, goal: &str, tick: &mut Tick<'_>) -> Result<Line, RunError> {
         loop {
-            let sent = tick();
+            let sent = tick(self.attacker.and_then(|attacker| attacker.due()));
             self.attack(sent)?;
             if Instant::now() >= self.end {
                 return Err(self.error(format!("the guest did not {goal} in time")));

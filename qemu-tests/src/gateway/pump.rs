@@ -137,10 +137,10 @@ impl Pump {
 
     /// Frames from QEMU go into the up link. `true` if there were any.
     fn read_guest(&mut self, buf: &mut [u8]) -> io::Result<bool> {
-        if self.is_held() {
-            return Ok(false);
-        }
         for n in 0..BATCH {
+            if self.is_held() {
+                return Ok(n > 0);
+            }
             let Some(len) = self.guest.receive(buf)? else { return Ok(n > 0) };
             let now = self.now();
             self.capture(now, &buf[..len]);
@@ -159,6 +159,7 @@ impl Pump {
 
     fn is_held(&self) -> bool {
         self.now() < self.held_until
+            || self.tracker.traffic().data_bytes >= self.shared.hold_at.load(Ordering::Relaxed)
     }
 
     /// Shows the guest an ack of one message in sixteen that is not for it.

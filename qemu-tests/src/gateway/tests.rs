@@ -141,6 +141,36 @@ fn a_session_passes_both_ways_and_is_captured() {
 }
 
 #[test]
+fn a_guest_is_held_when_it_has_sent_enough() {
+    let bench = Bench::new(8, LinkConfig::default());
+    let (session, relay) = bench.open();
+    let port = session.local_addr().unwrap().port();
+    let data = |seqno| {
+        let mut bytes = message(3, seqno);
+        bytes.resize(24 + 100, 7);
+        bytes
+    };
+    let server_gets = || {
+        let mut buf = [0; 200];
+        let len = session.recv(&mut buf).unwrap();
+        buf[..len].to_vec()
+    };
+    bench.gateway.hold_at(200);
+    for seqno in 2..6 {
+        bench.guest_sends(port, &data(seqno));
+    }
+    assert_eq!([server_gets(), server_gets()], [data(2), data(3)]);
+    // The other direction goes on, and with it the loop.
+    for seqno in 2_u32..12 {
+        session.send_to(&seqno.to_be_bytes(), relay).unwrap();
+        assert_eq!(bench.guest_gets().1, seqno.to_be_bytes());
+    }
+    assert_eq!(bench.gateway.stats().traffic.data_bytes, 200);
+    bench.gateway.hold_at(u64::MAX);
+    assert_eq!([server_gets(), server_gets()], [data(4), data(5)]);
+}
+
+#[test]
 fn losses_are_counted_on_their_side() {
     let drop_list = BTreeSet::from([2, 4]);
     let bench = Bench::new(2, LinkConfig { drop_list, ..LinkConfig::default() });
