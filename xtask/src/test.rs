@@ -65,6 +65,8 @@ fn host_tests(full: bool) -> Result<Tally> {
         reader.read(&line);
     }
     let status = child.wait().context("waiting for cargo test")?;
+    // Of a program that died before its summary.
+    reader.program_ends(0);
     if !status.success() && reader.failed == 0 {
         // Not a test: something does not build, or a test program died.
         reader.tally.fail(format!("cargo test: {status}"), "");
@@ -86,23 +88,19 @@ struct Libtest {
 impl Libtest {
     fn read(&mut self, line: &str) {
         match Line::parse(line) {
+            Some(Line::Failed(name)) => self.outputs.push((name.to_owned(), String::new())),
             Some(Line::Output(name)) => {
-                self.outputs.push((name.to_owned(), String::new()));
+                // Its output comes last. Another line may have come between a name and its result.
+                let at = self.outputs.iter().position(|(failed, _)| failed == name);
+                let output = at.map(|at| self.outputs.remove(at));
+                self.outputs.push(output.unwrap_or_else(|| (name.to_owned(), String::new())));
                 self.is_open = true;
             }
             Some(Line::Failures) => self.is_open = false,
             Some(Line::Ignored { name, reason }) => self.tally.skip(name, reason),
             Some(Line::Summary { passed, failed }) => {
-                self.is_open = false;
                 self.tally.passed += passed;
-                self.failed += failed;
-                let shown = self.outputs.len() as u64;
-                for (name, output) in self.outputs.drain(..) {
-                    self.tally.fail(name, output);
-                }
-                for _ in shown..failed {
-                    self.tally.fail("a test without output: see above", "");
-                }
+                self.program_ends(failed);
             }
             None => {
                 if let Some((_, output)) = self.outputs.last_mut().filter(|_| self.is_open) {
@@ -111,6 +109,19 @@ impl Libtest {
                 }
             }
         }
+    }
+
+    /// `failed` tests of a program failed, if it said so.
+    fn program_ends(&mut self, failed: u64) {
+        self.is_open = false;
+        let named = self.outputs.len() as u64;
+        for (name, output) in self.outputs.drain(..) {
+            self.tally.fail(name, output);
+        }
+        for _ in named..failed {
+            self.tally.fail("a test without a line of its own: see above", "");
+        }
+        self.failed += failed.max(named);
     }
 }
 
@@ -121,6 +132,7 @@ enum Line<'a> {
         passed: u64,
         failed: u64,
     },
+    Failed(&'a str),
     /// The output of a test that failed follows.
     Output(&'a str),
     /// Stands before the output of those that failed, and again before their names.
@@ -157,6 +169,9 @@ impl<'a> Line<'a> {
             return Some(Self::Failures);
         }
         let (name, result) = line.strip_prefix("test ")?.rsplit_once(" ... ")?;
+        if result == "FAILED" {
+            return Some(Self::Failed(name));
+        }
         let reason = result.strip_prefix("ignored")?.trim_start_matches(", ");
         let reason = if reason.is_empty() { "marked as ignored" } else { reason };
         Some(Self::Ignored { name, reason })
@@ -357,6 +372,7 @@ mod tests {
         let mut reader = Libtest::default();
         for line in [
             "test a::b ... FAILED",
+            "test silent ... FAILED",
             "failures:",
             "",
             "---- a::b stdout ----",
@@ -366,17 +382,21 @@ mod tests {
             "",
             "failures:",
             "    a::b",
-            "test result: FAILED. 12 passed; 3 failed; 1 ignored; finished in 0.4s",
+            "test result: FAILED. 12 passed; 4 failed; 1 ignored; finished in 0.4s",
             "test result: ok. 5 passed; 0 failed; 1 ignored; finished in 0.4s",
+            "test of_a_program_that_dies ... FAILED",
         ] {
             reader.read(line);
         }
-        assert_eq!(reader.failed, 3);
+        reader.program_ends(0);
+        assert_eq!(reader.failed, 5);
         let summary = reader.tally.summary();
         assert_eq!(
             summary,
-            "failed: a::b\n    panicked at a.rs:1\nfailed: src/a.rs - c (line 3)\n    left: 1\n\
-             failed: a test without output: see above\n17 passed, 3 failed, 0 skipped\n"
+            "failed: silent\nfailed: a::b\n    panicked at a.rs:1\n\
+             failed: src/a.rs - c (line 3)\n    left: 1\n\
+             failed: a test without a line of its own: see above\n\
+             failed: of_a_program_that_dies\n17 passed, 5 failed, 0 skipped\n"
         );
     }
 
@@ -388,6 +408,7 @@ mod tests {
             ),
             Some(Line::Summary { passed: 12, failed: 3 })
         );
+        assert_eq!(Line::parse("test a::b ... FAILED"), Some(Line::Failed("a::b")));
         assert_eq!(Line::parse("---- a::b stdout ----"), Some(Line::Output("a::b")));
         assert_eq!(Line::parse("failures:"), Some(Line::Failures));
         assert_eq!(
