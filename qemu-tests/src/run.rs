@@ -305,7 +305,7 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
     let attacker = config.attack.map(|attack| Attacker::new(attack, memory_len));
     let mut kill_at = config.kill_server_at.map(|share| (memory_len as f64 * share) as u64);
     let next_blow = attacker.and_then(|attacker| attacker.due());
-    gateway.hold_at(kill_at.into_iter().chain(next_blow).min().unwrap_or(u64::MAX));
+    gateway.hold_at(earliest(kill_at, next_blow));
 
     progress(Progress::Booting);
     let paths = Paths {
@@ -355,7 +355,7 @@ pub fn run(config: &RunConfig, progress: &mut dyn FnMut(Progress)) -> Result<Run
             server.kill();
             kill_at = None;
         }
-        gateway.hold_at(kill_at.into_iter().chain(next_blow).min().unwrap_or(u64::MAX));
+        gateway.hold_at(earliest(kill_at, next_blow));
         sent
     })?;
     if kill_at.is_some() || guest.attacker.is_some_and(|attacker| attacker.due().is_some()) {
@@ -500,6 +500,11 @@ struct Guest {
     untouched: Untouched,
     bench: Option<Bench>,
     attacker: Option<Attacker>,
+}
+
+/// How many bytes are sent when something is to happen next; `u64::MAX` if nothing is.
+fn earliest(kill_at: Option<u64>, next_blow: Option<u64>) -> u64 {
+    kill_at.into_iter().chain(next_blow).min().unwrap_or(u64::MAX)
 }
 
 /// Is told at how many bytes of the image the next blow falls, and tells how many were sent.
